@@ -1,0 +1,101 @@
+//! Events: every input of the machine that is not a function of its own state.
+//!
+//! An event is stamped with the icount at which it took effect. The order in the journal is the truth.
+
+use crate::time::{Icount, Vtime};
+use serde::{Deserialize, Serialize};
+
+/// Number of a device process's window, in the order of the machine description.
+pub type DeviceIndex = u16;
+
+/// An event and the place where it took effect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamped {
+    /// Instructions retired before the event took effect.
+    pub icount: Icount,
+    /// What happened.
+    pub event: Event,
+}
+
+/// One input of the machine, or a note about it (digest, end).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Event {
+    /// A back-end completed requests; the bytes are what went into the guest.
+    QueueUsed { device: DeviceIndex, queue: u16, entries: Vec<UsedEntry> },
+    /// A device's configuration space changed.
+    ConfigChanged { device: DeviceIndex, bytes: Vec<u8> },
+    /// Keyboard or mouse input from the monitor.
+    Input(Input),
+    /// The power button was pressed.
+    PowerButton,
+    /// The monitor asked for a non-maskable interrupt.
+    Nmi,
+    /// The monitor asked for a reset.
+    Reset,
+    /// A read of the host's real-time clock: nanoseconds since 1970-01-01 UTC.
+    HostClock { unix_ns: u64 },
+    /// Host entropy that seeds RDRAND, RDSEED and virtio-rng.
+    Entropy { bytes: Vec<u8> },
+    /// An idle machine was woken before its next timer; guest time was set to this.
+    IdleWake { vtime: Vtime },
+    /// shift=auto chose another rate: 2^shift nanoseconds an instruction.
+    Rate { shift: u8 },
+    /// The machine ended.
+    Shutdown { cause: ShutdownCause },
+    /// The recording ends here.
+    End,
+    /// State of the machine at this point; compared in replay.
+    Digest { registers: u64, memory: u64 },
+}
+
+/// One used element of a virtqueue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsedEntry {
+    /// Head descriptor index of the request.
+    pub id: u16,
+    /// Bytes the device wrote.
+    pub len: u32,
+    /// What the journal keeps of them.
+    pub payload: Payload,
+}
+
+/// What a journal keeps of a completed request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Payload {
+    /// The bytes themselves; a replay needs no back-end.
+    Data(Vec<u8>),
+    /// A digest of them; a replay executes the request again and compares.
+    Digest(u64),
+}
+
+/// Input to the i8042's devices.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Input {
+    /// A key by its set-1 scan code (0xe0xx for extended keys).
+    Key { scancode: u16, down: bool },
+    /// Relative mouse movement.
+    MouseMove { dx: i32, dy: i32, dz: i32 },
+    /// State of all buttons: bit 0 left, bit 1 right, bit 2 middle.
+    MouseButtons { buttons: u8 },
+}
+
+/// Why a machine ended. QEMU's causes where it has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ShutdownCause {
+    /// The guest switched the power off (ACPI S5).
+    GuestShutdown,
+    /// The guest asked for a reset and `-no-reboot` was given.
+    GuestReset,
+    /// The guest reported a panic.
+    GuestPanic,
+    /// A fault while delivering a double fault, and `-no-reboot` was given.
+    TripleFault,
+    /// The guest wrote to isa-debug-exit; the process status is `value << 1 | 1`.
+    DebugExit { value: u8 },
+    /// The monitor said quit.
+    HostQuit,
+    /// A signal ended the run.
+    HostSignal { signal: i32 },
+    /// Something of the host failed: a child died, the disk is full.
+    HostError,
+}

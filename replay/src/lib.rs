@@ -1,0 +1,7 @@
+//! The vocabulary all reprise processes share: positions, events, lane, log, manifest.
+//!
+//! Invariant: nothing here decides when to do input or output; callers do. Nothing here reads a clock.
+
+pub mod event;
+pub mod machine;
+pub mod time;

@@ -1,0 +1,69 @@
+//! What an instruction's routine may reach: the CPU, memory, the chipset.
+
+use crate::chipset::Chipset;
+use crate::isa::Op;
+use crate::mem::Memory;
+use crate::state::Cpu;
+use replay::time::Vtime;
+
+/// The machine as seen from one instruction.
+pub struct Core {
+    /// The CPU that executes now.
+    pub cpu: Cpu,
+    /// Guest RAM and what is known of its pages.
+    pub mem: Memory,
+    pub chipset: Chipset,
+    /// Linear address of the #PF on its way.
+    pub fault_address: u64,
+    /// Leave the block after the current instruction: code was changed, an interrupt may be due, time moved.
+    pub leave_block: bool,
+    /// Index of the current op in its block.
+    pub op_index: u32,
+    /// How icount maps to guest time.
+    pub clock: crate::run::vtime::VirtualClock,
+    /// Mode facts kept by `mode_changed`.
+    pub mode: Mode,
+}
+
+/// Facts derived from control registers and segments; `Core::mode_changed` keeps them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mode {
+    /// 16, 32 or 64: size of code in CS.
+    pub bits: u8,
+    pub cpl: u8,
+    /// EFER.LMA: long mode, 64-bit or compatibility.
+    pub long: bool,
+    /// CR0.PE.
+    pub protected: bool,
+    /// SSE instructions raise this: 0 none, `vector::UD` or `vector::NM`.
+    pub sse_fault: u8,
+    /// AVX instructions raise this.
+    pub avx_fault: u8,
+    /// x87 and MMX instructions raise this (MMX also #UD with CR0.EM: see thunk).
+    pub x87_fault: u8,
+}
+
+impl Core {
+    /// RIP of the current instruction.
+    #[inline(always)]
+    pub fn this_rip(&self, op: &Op) -> u64 {
+        self.cpu.data.gpr[crate::state::regs::gpr::BLOCK_RIP].wrapping_add(u64::from(op.offset))
+    }
+
+    /// RIP of the instruction after this one.
+    #[inline(always)]
+    pub fn next_rip(&self, op: &Op) -> u64 {
+        self.this_rip(op).wrapping_add(u64::from(op.length))
+    }
+
+    /// Instructions retired before the current one.
+    #[inline(always)]
+    pub fn icount_now(&self) -> u64 {
+        self.cpu.icount + u64::from(self.op_index)
+    }
+
+    /// Guest time at the current instruction.
+    pub fn vtime_now(&self) -> Vtime {
+        self.clock.at(self.icount_now())
+    }
+}

@@ -1,0 +1,3 @@
+//! The loop that orders everything by icount.
+
+pub mod vtime;
