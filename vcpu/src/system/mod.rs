@@ -1,1 +1,3 @@
-//! system
+//! System instructions and exception delivery.
+
+pub mod cpuid;

@@ -1,0 +1,10 @@
+//! Guest memory: RAM, address translation, dirty and code pages.
+
+pub mod access;
+pub mod ram;
+pub mod tlb;
+
+/// Guest RAM and what is known of its pages.
+pub struct Memory {
+    pub ram: ram::Ram,
+}

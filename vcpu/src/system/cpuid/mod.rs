@@ -1,0 +1,4 @@
+//! CPUID models as tables.
+
+/// What a CPU model shows in CPUID.
+pub struct Model {}
