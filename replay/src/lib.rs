@@ -4,4 +4,5 @@
 
 pub mod event;
 pub mod machine;
+pub mod setup;
 pub mod time;

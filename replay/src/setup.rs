@@ -1,0 +1,43 @@
+//! What the broker hands to a vCPU process at its start, as JSON in a memfd.
+
+use crate::machine::Machine;
+use serde::{Deserialize, Serialize};
+
+/// Where the inputs of a run come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mode {
+    /// From the host; nothing is kept.
+    Plain,
+    /// From the host; journaled.
+    Record,
+    /// From the log.
+    Replay,
+}
+
+/// Start parameters of `reprise vcpu --setup-fd=N`. File descriptors are inherited numbers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VcpuSetup {
+    /// The machine to build.
+    pub machine: Machine,
+    /// Record, replay or neither.
+    pub mode: Mode,
+    /// Memory of the lane.
+    pub lane_fd: i32,
+    /// Eventfd by which the vCPU process wakes the broker.
+    pub doorbell_fd: i32,
+    /// One entry for each of `machine.devices`.
+    pub devices: Vec<DeviceFds>,
+    /// `-S`: wait for `cont` before the first instruction.
+    pub start_paused: bool,
+    /// Instructions between two digests.
+    pub digest_interval: u64,
+}
+
+/// How the vCPU process reaches one back-end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceFds {
+    /// Connected vhost-user socket; none where a replay needs no back-end.
+    pub socket_fd: Option<i32>,
+    /// Eventfd per queue which the back-end signals and the broker polls.
+    pub call_fds: Vec<i32>,
+}
