@@ -1,1 +1,7 @@
-//! broker
+//! The broker: command line, process tree, monitor, and the order of all events.
+//!
+//! Reading order: `cli` (what the user said), `machine` (what is built from it), `launch` (the tree of
+//! processes), `sequence` (the one loop that orders events), `hmp` (the monitor).
+
+pub mod cli;
+pub mod logging;

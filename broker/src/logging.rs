@@ -1,0 +1,52 @@
+//! What the processes log for whoever looks for a fault: to stderr or a file, by a filter.
+//!
+//! Never in the guest's sight, and off (`warn`) unless asked for with `REPRISE_LOG`, `-d` or `-D`.
+
+use std::fs::OpenOptions;
+use std::sync::Mutex;
+use tracing_subscriber::filter::EnvFilter;
+
+/// Environment variable with the filter; child processes inherit it.
+pub const FILTER_VARIABLE: &str = "REPRISE_LOG";
+/// Environment variable with the file; child processes inherit it.
+pub const FILE_VARIABLE: &str = "REPRISE_LOG_FILE";
+
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// Fails with a line for the user when `filter` is not one.
+pub fn check_filter(filter: &str) -> Result<(), String> {
+    for item in filter.split(',') {
+        let level = item.rsplit('=').next().unwrap_or(item);
+        if !LEVELS.contains(&level) {
+            return Err(format!("unknown log item '{item}'; -d help lists them"));
+        }
+    }
+    EnvFilter::try_new(filter).map(|_| ()).map_err(|error| error.to_string())
+}
+
+/// Starts logging in this process. A filter or file that cannot be used falls back to `warn` on stderr.
+pub fn init() {
+    let filter = std::env::var(FILTER_VARIABLE).ok();
+    let filter =
+        filter.and_then(|text| EnvFilter::try_new(text).ok()).unwrap_or_else(|| EnvFilter::new("warn"));
+    let file = std::env::var_os(FILE_VARIABLE)
+        .and_then(|path| OpenOptions::new().create(true).append(true).open(path).ok());
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
+    // A second start in one process (tests) is no fault.
+    let _ = match file {
+        Some(file) => builder.with_writer(Mutex::new(file)).try_init(),
+        None => builder.with_writer(std::io::stderr).try_init(),
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters() {
+        assert!(check_filter("debug").is_ok());
+        assert!(check_filter("warn,vcpu=trace").is_ok());
+        assert!(check_filter("in_asm").unwrap_err().contains("in_asm"));
+    }
+}
