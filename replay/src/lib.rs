@@ -2,6 +2,7 @@
 //!
 //! Invariant: nothing here decides when to do input or output; callers do. Nothing here reads a clock.
 
+pub mod codec;
 pub mod event;
 pub mod machine;
 pub mod setup;
