@@ -4,6 +4,8 @@
 
 pub mod codec;
 pub mod event;
+pub mod lane;
 pub mod machine;
+pub mod message;
 pub mod setup;
 pub mod time;
