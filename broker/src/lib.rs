@@ -4,6 +4,7 @@
 //! of processes), `sequence` (the one loop that orders events), `hmp` (the monitor).
 
 pub mod cli;
+pub mod hmp;
 pub mod host_clock;
 pub mod logging;
 pub mod machine;

@@ -25,16 +25,32 @@ pub struct Chardev {
 pub enum Backend {
     /// Nothing.
     Null,
-    /// Our own standard input and output; `signal`: control characters of the terminal make signals.
-    Stdio { signal: Option<bool> },
-    /// Output to a file, input from another.
-    File { path: String, append: bool, input_path: Option<String> },
-    /// FIFOs `path.in` and `path.out`, or `path`.
-    Pipe { path: String },
+    /// Our own standard input and output.
+    Stdio {
+        /// Control characters of the terminal make signals.
+        signal: Option<bool>,
+    },
+    /// A file.
+    File {
+        /// Where output goes.
+        path: String,
+        /// Behind what is there.
+        append: bool,
+        /// Where input comes from.
+        input_path: Option<String>,
+    },
+    /// FIFOs.
+    Pipe {
+        /// `path.in` and `path.out`, or `path` for both.
+        path: String,
+    },
     /// A new pseudo-terminal.
     Pty,
     /// A terminal device of the host.
-    Serial { path: String },
+    Serial {
+        /// Its device file.
+        path: String,
+    },
     /// A socket.
     Socket(Socket),
 }
@@ -59,10 +75,20 @@ pub struct Socket {
 /// Address of a stream socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
-    /// A path, or with `abstract` a name in the abstract namespace.
-    Unix { path: String, in_abstract: bool },
-    /// Host (may be empty) and port.
-    Tcp { host: String, port: String },
+    /// Of the UNIX family.
+    Unix {
+        /// Its path.
+        path: String,
+        /// The path is a name in the abstract namespace.
+        in_abstract: bool,
+    },
+    /// Of the Internet.
+    Tcp {
+        /// Name or address; empty for every address of a server.
+        host: String,
+        /// Port number.
+        port: String,
+    },
     /// An inherited socket.
     Fd(i32),
 }
@@ -74,8 +100,13 @@ pub enum Target {
     None,
     /// `chardev:ID`.
     Named(String),
-    /// A stream made for this option; `monitor` says that it came with the prefix `mon:`.
-    New { chardev: Chardev, monitor: bool },
+    /// A stream made for this option.
+    New {
+        /// The stream.
+        chardev: Chardev,
+        /// It came with the prefix `mon:`.
+        monitor: bool,
+    },
 }
 
 impl Chardev {

@@ -25,9 +25,21 @@ pub const USAGE: &str = "       \
 #[derive(Debug)]
 pub enum Subcommand {
     /// Record to a directory.
-    Record { output: PathBuf, force: bool, options: Box<Options> },
+    Record {
+        /// The directory.
+        output: PathBuf,
+        /// Replace a recording that is there.
+        force: bool,
+        /// The machine.
+        options: Box<Options>,
+    },
     /// Replay a directory.
-    Replay { recording: PathBuf, options: Box<Options> },
+    Replay {
+        /// The directory.
+        recording: PathBuf,
+        /// What is said beside.
+        options: Box<Options>,
+    },
     /// Replay and compare, silently.
     Verify(Inspect),
     /// Describe a recording.
@@ -39,7 +51,10 @@ pub enum Subcommand {
     /// A device process; the words are read by the device.
     Device(Vec<String>),
     /// The vCPU process.
-    Vcpu { setup_fd: i32 },
+    Vcpu {
+        /// File with its start parameters.
+        setup_fd: i32,
+    },
 }
 
 /// Words of `verify` and `info`.
