@@ -3,8 +3,10 @@
 //! Invariant: nothing here decides when to do input or output; callers do. Nothing here reads a clock.
 
 pub mod codec;
+pub mod digest;
 pub mod event;
 pub mod lane;
+pub mod log;
 pub mod machine;
 pub mod message;
 pub mod setup;
