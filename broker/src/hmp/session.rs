@@ -178,7 +178,7 @@ pub(crate) mod tests {
     }
 
     impl Fake {
-        fn new(mode: Mode) -> Fake {
+        pub(crate) fn new(mode: Mode) -> Fake {
             let status = RunStatus::Running;
             Fake { mode, status, offers: vec![], released: vec![], quit: false, slow: false }
         }
