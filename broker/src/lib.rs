@@ -1,2 +1,3 @@
 //! broker
+pub mod inspect;
 pub mod journal;
