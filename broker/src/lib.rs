@@ -6,6 +6,8 @@
 pub mod cli;
 pub mod hmp;
 pub mod host_clock;
+pub mod inspect;
+pub mod journal;
 pub mod launch;
 pub mod logging;
 pub mod machine;
