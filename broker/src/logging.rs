@@ -2,7 +2,10 @@
 //!
 //! Never in the guest's sight, and off (`warn`) unless asked for with `REPRISE_LOG`, `-d` or `-D`.
 
-use std::fs::OpenOptions;
+use crate::launch::{HostError, host};
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use tracing_subscriber::filter::EnvFilter;
 
@@ -24,13 +27,46 @@ pub fn check_filter(filter: &str) -> Result<(), String> {
     EnvFilter::try_new(filter).map(|_| ()).map_err(|error| error.to_string())
 }
 
-/// Starts logging in this process. A filter or file that cannot be used falls back to `warn` on stderr.
-pub fn init() {
-    let filter = std::env::var(FILTER_VARIABLE).ok();
+/// What is logged and where; `None` takes the environment's, else `warn` and stderr.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogSettings {
+    /// The filter.
+    pub filter: Option<String>,
+    /// The file; lines are appended.
+    pub file: Option<PathBuf>,
+}
+
+impl LogSettings {
+    /// Settings of `-d` and `-D`. The file is emptied, and known by a path that means the same everywhere.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn new(filter: Option<&str>, file: Option<&Path>) -> Result<LogSettings, HostError> {
+        let mut settings = LogSettings { filter: filter.map(str::to_owned), file: None };
+        if let Some(path) = file {
+            let action = format!("write the log file {}", path.display());
+            let path = host(&action, std::path::absolute(path))?;
+            host(&action, File::create(&path))?;
+            settings.file = Some(path);
+        }
+        Ok(settings)
+    }
+
+    /// What a child process gets in its environment.
+    pub fn environment(&self) -> Vec<(&'static str, OsString)> {
+        let filter = self.filter.as_ref().map(|filter| (FILTER_VARIABLE, filter.into()));
+        let file = self.file.as_ref().map(|file| (FILE_VARIABLE, file.into()));
+        filter.into_iter().chain(file).collect()
+    }
+}
+
+/// Starts logging in this process. What cannot be used falls back to `warn` and stderr.
+pub fn init(settings: &LogSettings) {
+    let filter = settings.filter.clone().or_else(|| std::env::var(FILTER_VARIABLE).ok());
     let filter =
         filter.and_then(|text| EnvFilter::try_new(text).ok()).unwrap_or_else(|| EnvFilter::new("warn"));
-    let file = std::env::var_os(FILE_VARIABLE)
-        .and_then(|path| OpenOptions::new().create(true).append(true).open(path).ok());
+    let path = settings.file.clone().or_else(|| std::env::var_os(FILE_VARIABLE).map(PathBuf::from));
+    let file = path.and_then(|path| OpenOptions::new().create(true).append(true).open(path).ok());
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
     // A second start in one process (tests) is no fault.
     let _ = match file {

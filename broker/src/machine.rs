@@ -7,9 +7,9 @@ use crate::cli::CliError;
 use crate::cli::icount::Shift;
 use crate::cli::options::Options;
 use crate::cli::rtc::RtcBase;
-use crate::cli::size::display_size;
 use crate::host_clock::HostTime;
 use crate::streams::Streams;
+use replay::difference;
 use replay::machine::{Boot, Clock, CpuChoice, Machine};
 use std::path::Path;
 
@@ -66,77 +66,42 @@ fn clock_rate(options: &Options) -> (u8, bool) {
     }
 }
 
-/// Fails with the first option of a replay that contradicts the recording.
+/// The recorded machine with what a replay's command line says over it.
 ///
-/// Paths of images are not compared: their content is.
-pub fn check_against(options: &Options, recorded: &Machine) -> Result<(), CliError> {
-    match contradictions(options, recorded).into_iter().next() {
-        None => Ok(()),
-        Some(line) => Err(CliError(line)),
+/// What depends on the host's clock at the start of the recording is not said again: `-rtc base=utc` is what it was.
+pub fn over_recorded(options: &Options, recorded: &Machine) -> Result<Machine, CliError> {
+    let mut machine = recorded.clone();
+    machine.ram_bytes = options.ram_bytes.unwrap_or(machine.ram_bytes);
+    machine.cpu = options.cpu.clone().unwrap_or(machine.cpu);
+    if options.icount.shift.is_some() {
+        (machine.clock.shift, machine.clock.auto) = clock_rate(options);
     }
-}
-
-/// One line for each option that contradicts the recording.
-pub fn contradictions(options: &Options, recorded: &Machine) -> Vec<String> {
-    let mut lines = Vec::new();
-    let mut compare = |option: &str, what: &str, given: Option<String>, has: String| {
-        if let Some(given) = given
-            && given != has
-        {
-            lines.push(format!("{option}: {what} {given} contradicts the recording's {has}"));
-        }
-    };
-    let size = |bytes| display_size(bytes);
-    compare("-m", "memory size", options.ram_bytes.map(size), size(recorded.ram_bytes));
-    compare("-cpu", "CPU", options.cpu.as_ref().map(cpu_text), cpu_text(&recorded.cpu));
-    compare(
-        "-append",
-        "kernel command line",
-        options.append.as_ref().map(quoted),
-        quoted(&recorded.boot.cmdline),
-    );
-    let rate = options.icount.shift.map(|_| rate_text(clock_rate(options)));
-    compare("-icount", "rate", rate, rate_text((recorded.clock.shift, recorded.clock.auto)));
-    compare("-icount", "sleep", options.icount.sleep.map(on_off), on_off(recorded.clock.sleep));
-    let date = match options.rtc {
-        Some(RtcBase::Date(seconds)) => Some(seconds.to_string()),
-        // The host's clock was read once, when the recording began.
-        None | Some(RtcBase::Utc | RtcBase::LocalTime) => None,
-    };
-    compare("-rtc", "base (seconds since 1970)", date, recorded.clock.rtc_base.to_string());
-    let initrd = |present: bool| if present { "present" } else { "absent" }.to_owned();
-    let given = options.initrd.as_ref().map(|_| initrd(true));
-    compare("-initrd", "initial RAM disk", given, initrd(recorded.boot.initrd.is_some()));
-    let flag = |given: bool| given.then(|| on_off(true));
-    compare("-no-reboot", "setting", flag(options.no_reboot), on_off(recorded.no_reboot));
-    compare("-no-shutdown", "setting", flag(options.no_shutdown), on_off(recorded.no_shutdown));
-    let port = |port: Option<u16>| port.map_or("none".to_owned(), |port| format!("{port:#x}"));
-    let given = options.debug_exit_port.map(|p| port(Some(p)));
-    compare("-device", "isa-debug-exit port", given, port(recorded.debug_exit_port));
-    let uuid = recorded.uuid.clone().unwrap_or_else(|| "none".to_owned());
-    compare("-uuid", "UUID", options.uuid.clone(), uuid);
-    lines
-}
-
-fn cpu_text(cpu: &CpuChoice) -> String {
-    let mut text = cpu.model.clone();
-    for (feature, on) in &cpu.features {
-        text.push_str(if *on { ",+" } else { ",-" });
-        text.push_str(feature);
+    machine.clock.sleep = options.icount.sleep.unwrap_or(machine.clock.sleep);
+    if let Some(RtcBase::Date(seconds)) = options.rtc {
+        machine.clock.rtc_base = seconds;
     }
-    text
+    if let Some(kernel) = &options.kernel {
+        machine.boot.kernel = Some(absolute("-kernel", kernel)?);
+    }
+    if let Some(initrd) = &options.initrd {
+        machine.boot.initrd = Some(absolute("-initrd", initrd)?);
+    }
+    machine.boot.cmdline = options.append.clone().unwrap_or(machine.boot.cmdline);
+    machine.no_reboot |= options.no_reboot;
+    machine.no_shutdown |= options.no_shutdown;
+    machine.debug_exit_port = options.debug_exit_port.or(machine.debug_exit_port);
+    machine.uuid = options.uuid.clone().or(machine.uuid);
+    Ok(machine)
 }
 
-fn rate_text((shift, auto): (u8, bool)) -> String {
-    if auto { "shift=auto".to_owned() } else { format!("shift={shift}") }
-}
-
-fn on_off(value: bool) -> String {
-    if value { "on" } else { "off" }.to_owned()
-}
-
-fn quoted(text: &String) -> String {
-    format!("'{text}'")
+/// Fails when a command line contradicts the recorded machine: every contradiction, by name, with both values.
+pub fn check_against(recorded: &Machine, given: &Machine) -> Result<(), CliError> {
+    let differences = difference::compare(recorded, given);
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let words: Vec<String> = differences.iter().map(ToString::to_string).collect();
+    Err(CliError(format!("the recording is of another machine: {}", words.join("; "))))
 }
 
 #[cfg(test)]
@@ -188,18 +153,21 @@ pub(crate) mod tests {
     #[test]
     fn a_contradiction_has_its_option_and_both_values() {
         let recorded = machine("-m 256 -append a -icount shift=auto -no-reboot");
-        for (line, message) in [
-            ("-m 320", "-m: memory size 320 MiB contradicts the recording's 256 MiB"),
-            ("-append b", "-append: kernel command line 'b' contradicts the recording's 'a'"),
-            ("-icount shift=3", "-icount: rate shift=3 contradicts the recording's shift=auto"),
-            ("-cpu qemu64,+avx", "-cpu: CPU qemu64,+avx contradicts the recording's x86-64-v3"),
-            ("-rtc base=1970-01-01", "-rtc: base (seconds since 1970) 0 contradicts the recording's 1000"),
-            ("-no-shutdown", "-no-shutdown: setting on contradicts the recording's off"),
+        let check = |line: &str| check_against(&recorded, &over_recorded(&options(line), &recorded).unwrap());
+        for (line, words) in [
+            ("-m 320", ["-m", "RAM size", "256 MiB", "320 MiB"]),
+            ("-append b", ["-append", "recorded", "\"a\"", "\"b\""]),
+            ("-icount shift=3", ["-icount", "shift", "auto", "3"]),
+            ("-cpu qemu64,+avx", ["-cpu", "x86-64-v3", "qemu64", "avx"]),
+            ("-rtc base=1970-01-01", ["-rtc", "base", "1000", "0"]),
+            ("-no-shutdown", ["-no-shutdown", "off", "on", "given"]),
+            ("-initrd /i", ["-initrd", "recorded", "given", "another machine"]),
         ] {
-            assert_eq!(contradictions(&options(line), &recorded), [message], "{line}");
+            let message = check(line).unwrap_err().0;
+            assert!(words.iter().all(|word| message.contains(word)), "{line}: {message}");
         }
         for line in ["", "-m 256", "-kernel /other", "-rtc base=utc", "-serial null -m 256M -no-reboot"] {
-            assert_eq!(contradictions(&options(line), &recorded), [""; 0], "{line}");
+            assert_eq!(check(line), Ok(()), "{line}");
         }
     }
 }

@@ -44,8 +44,8 @@ pub enum Subcommand {
     Verify(Inspect),
     /// Describe a recording.
     Info(Inspect),
-    /// Dump its events; the words are read by the dump itself.
-    Log(Vec<String>),
+    /// Dump its events.
+    Log(LogWords),
     /// Record, replay and verify the embedded guest.
     Demo,
     /// A device process; the words are read by the device.
@@ -63,6 +63,28 @@ pub struct Inspect {
     /// Directory of the recording.
     pub recording: PathBuf,
     /// Print JSON for a script.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Words of `log`.
+#[derive(Args, Debug)]
+pub struct LogWords {
+    /// Directory of the recording.
+    pub recording: PathBuf,
+    /// Only events of this kind; may be given more than once.
+    #[arg(long, value_name = "KIND")]
+    pub kind: Vec<String>,
+    /// Only events of this device, by its id or index.
+    #[arg(long, value_name = "ID")]
+    pub device: Option<String>,
+    /// Only events from this instruction count on.
+    #[arg(long, value_name = "ICOUNT")]
+    pub from: Option<u64>,
+    /// Only events up to this instruction count.
+    #[arg(long, value_name = "ICOUNT")]
+    pub to: Option<u64>,
+    /// Print JSON for a script, one event a line.
     #[arg(long)]
     pub json: bool,
 }
@@ -88,6 +110,8 @@ enum Words {
     Verify(Inspect),
     /// Show what a recording holds.
     Info(Inspect),
+    /// Show the events of a recording.
+    Log(LogWords),
     /// Record, replay and verify a small guest.
     Demo,
     #[command(hide = true)]
@@ -100,10 +124,8 @@ enum Words {
 /// Reads a command line whose first word is a subcommand.
 pub fn parse(args: &[String]) -> Result<Command, CliError> {
     let rest = &args[1..];
-    match args[0].as_str() {
-        "log" => return Ok(Command::Sub(Subcommand::Log(rest.to_vec()))),
-        "device" => return Ok(Command::Sub(Subcommand::Device(rest.to_vec()))),
-        _ => {}
+    if args[0] == "device" {
+        return Ok(Command::Sub(Subcommand::Device(rest.to_vec())));
     }
     let own = 1 + count_own_words(&args[0], rest);
     let words = std::iter::once("reprise".to_owned()).chain(args[..own].iter().cloned());
@@ -123,6 +145,7 @@ pub fn parse(args: &[String]) -> Result<Command, CliError> {
         },
         Words::Verify(inspect) => Subcommand::Verify(inspect),
         Words::Info(inspect) => Subcommand::Info(inspect),
+        Words::Log(words) => Subcommand::Log(words),
         Words::Demo => Subcommand::Demo,
         Words::Vcpu { setup_fd } => Subcommand::Vcpu { setup_fd },
     };

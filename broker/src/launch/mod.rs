@@ -35,9 +35,14 @@ pub enum LaunchError {
     /// The lane could not be made.
     #[error(transparent)]
     Lane(#[from] replay::lane::LaneError),
-    /// A child could not start; it said why on stderr.
-    #[error("{0} could not start")]
-    Child(String),
+    /// A child could not start.
+    #[error("{name} could not start")]
+    Child {
+        /// Which.
+        name: String,
+        /// It told the user why.
+        said_why: bool,
+    },
     /// A signal ended the wait.
     #[error("terminated by signal {0} while starting")]
     Signal(i32),

@@ -4,6 +4,7 @@
 
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::process::CommandExt;
@@ -13,6 +14,8 @@ use std::process::{Child, Command, Stdio};
 pub struct Spawn<'a> {
     /// Words after the program's name.
     pub arguments: Vec<String>,
+    /// Variables added to its environment.
+    pub environment: Vec<(&'static str, OsString)>,
     /// Descriptors the child keeps, under the same numbers.
     pub keep: Vec<BorrowedFd<'a>>,
     /// Numbers of descriptors that this process itself was given for the child.
@@ -32,7 +35,7 @@ impl Spawn<'_> {
     /// The caller must be the main thread: a death signal is sent when the thread that forked ends.
     pub fn start(self) -> io::Result<Child> {
         let mut command = Command::new("/proc/self/exe");
-        command.arg0("reprise").args(&self.arguments);
+        command.arg0("reprise").args(&self.arguments).envs(self.environment);
         if !self.stdio {
             command.stdin(Stdio::null()).stdout(Stdio::null());
         }

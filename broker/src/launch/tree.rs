@@ -3,11 +3,12 @@
 //! Device processes first, each on a listening socket of its own to which only we connect; when all are ready, the vCPU
 //! process gets the connected sockets, the lane and the call eventfds.
 
-use super::children::{Children, Role};
+use super::children::{Children, Member, Role};
 use super::signals::Signals;
 use super::spawn::Spawn;
 use super::{HostError, LaunchError, host};
 use crate::cli::chardev::{Address, Backend, Chardev};
+use crate::logging::LogSettings;
 use crate::streams::Stream;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -21,6 +22,7 @@ use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::time::Duration;
 
 /// Virtqueues of a console: receive, transmit.
 const CONSOLE_QUEUES: usize = 2;
@@ -38,6 +40,8 @@ pub struct Plan {
     pub start_paused: bool,
     /// Instructions between two digests.
     pub digest_interval: u64,
+    /// What the children log.
+    pub log: LogSettings,
 }
 
 /// An eventfd that a back-end signals.
@@ -71,6 +75,10 @@ pub struct Tree {
     pub calls: Vec<Call>,
     /// Streams with monitors.
     pub monitors: Vec<MonitorLink>,
+    /// The vCPU process's end of the lane.
+    lane_file: OwnedFd,
+    /// Connections to the device processes, for the vCPU process.
+    sockets: Vec<Option<UnixStream>>,
     /// The processes. The last field: they end after our ends of their sockets are closed.
     pub children: Children,
 }
@@ -83,27 +91,23 @@ struct Device {
     patient: bool,
 }
 
-/// Starts everything and waits until all devices are ready.
-pub fn start(plan: &Plan, signals: &Signals) -> Result<Tree, LaunchError> {
+/// Starts the device processes and waits until all are ready.
+pub fn start_devices(plan: &Plan, signals: &Signals) -> Result<Tree, LaunchError> {
     let (lane, lane_file) = lane::create()?;
     let mut tree = Tree {
         lane,
         doorbell: event_fd()?,
         calls: Vec::new(),
         monitors: Vec::new(),
+        lane_file,
+        sockets: plan.machine.devices.iter().map(|_| None).collect(),
         children: Children::default(),
     };
-    let mut sockets: Vec<Option<UnixStream>> = plan.machine.devices.iter().map(|_| None).collect();
     let mut devices = Vec::new();
     for stream in plan.streams.iter().filter(|stream| needs_process(stream)) {
-        let (device, socket) = start_device(stream, &mut tree)?;
-        if let (Some(index), Some(socket)) = (stream.device, socket) {
-            sockets[usize::from(index)] = Some(socket);
-        }
-        devices.push(device);
+        devices.push(start_device(stream, &plan.log, &mut tree)?);
     }
     wait_ready(&mut devices, &mut tree.children, signals)?;
-    start_vcpu(plan, &mut tree, lane_file, sockets)?;
     Ok(tree)
 }
 
@@ -121,7 +125,7 @@ fn device_name(chardev: &Chardev) -> String {
     format!("device process chardev \"{}\"", chardev.id)
 }
 
-fn start_device(stream: &Stream, tree: &mut Tree) -> Result<(Device, Option<UnixStream>), LaunchError> {
+fn start_device(stream: &Stream, log: &LogSettings, tree: &mut Tree) -> Result<Device, LaunchError> {
     let chardev = &stream.chardev;
     let (ready, ready_child) = host("make a pipe", std::io::pipe())?;
     let mut arguments =
@@ -147,7 +151,8 @@ fn start_device(stream: &Stream, tree: &mut Tree) -> Result<(Device, Option<Unix
         _ => vec![],
     };
     let stdio = matches!(chardev.backend, Backend::Stdio { .. });
-    let spawn = Spawn { arguments, keep, keep_inherited, stdio, death_signal: Signal::SIGTERM };
+    let environment = log.environment();
+    let spawn = Spawn { arguments, environment, keep, keep_inherited, stdio, death_signal: Signal::SIGTERM };
     let name = device_name(chardev);
     let child = host(&format!("start {name}"), spawn.start())?;
     tree.children.add(Role::Device, name.clone(), child);
@@ -156,8 +161,10 @@ fn start_device(stream: &Stream, tree: &mut Tree) -> Result<(Device, Option<Unix
         tree.monitors.push(MonitorLink { socket, stream: stream.clone() });
     }
     let patient = matches!(&chardev.backend, Backend::Socket(socket) if socket.server && socket.wait);
-    let device = Device { name, ready: File::from(OwnedFd::from(ready)), patient };
-    Ok((device, pair.map(|(_, socket)| socket)))
+    if let (Some(index), Some((_, socket))) = (stream.device, pair) {
+        tree.sockets[usize::from(index)] = Some(socket);
+    }
+    Ok(Device { name, ready: File::from(OwnedFd::from(ready)), patient })
 }
 
 /// A listening socket and the first connection to it. The name is nobody else's and ours is the first connection, so
@@ -184,7 +191,7 @@ fn wait_ready(devices: &mut [Device], children: &mut Children, signals: &Signals
             ];
             match poll(&mut fds, timeout) {
                 Ok(0) => {
-                    return Err(LaunchError::Child(format!("{}: nothing was heard of it; it", device.name)));
+                    return Err(LaunchError::Child { name: device.name.clone(), said_why: false });
                 }
                 Ok(_) | Err(nix::errno::Errno::EINTR) => {}
                 Err(errno) => host("wait for devices", Err(errno))?,
@@ -198,22 +205,57 @@ fn wait_ready(devices: &mut [Device], children: &mut Children, signals: &Signals
         }
         let mut byte = [0];
         if !matches!(device.ready.read(&mut byte), Ok(1)) {
-            // Let it say why before we say that.
-            children.wait(Role::Device, std::time::Duration::from_millis(100));
-            return Err(LaunchError::Child(device.name.clone()));
+            // It ends by itself, or it was killed.
+            children.wait(Role::Device, Duration::from_millis(100));
+            let status = children.named(&device.name).and_then(Member::status);
+            let said_why = status.is_some_and(|status| status.code().is_some());
+            return Err(LaunchError::Child { name: device.name.clone(), said_why });
         }
     }
     Ok(())
 }
 
-fn start_vcpu(
-    plan: &Plan,
-    tree: &mut Tree,
-    lane_file: OwnedFd,
-    sockets: Vec<Option<UnixStream>>,
-) -> Result<(), LaunchError> {
-    let mut devices = Vec::new();
-    let mut calls = Vec::new();
+impl Tree {
+    /// Starts the vCPU process.
+    pub fn start_vcpu(&mut self, plan: &Plan) -> Result<(), LaunchError> {
+        let sockets = std::mem::take(&mut self.sockets);
+        let (devices, calls) = wire_consoles(&sockets)?;
+        let setup = VcpuSetup {
+            machine: plan.machine.clone(),
+            mode: plan.mode,
+            lane_fd: self.lane_file.as_raw_fd(),
+            doorbell_fd: self.doorbell.as_fd().as_raw_fd(),
+            devices,
+            start_paused: plan.start_paused,
+            digest_interval: plan.digest_interval,
+        };
+        let setup_file = setup_memory(&setup)?;
+        let mut keep = vec![self.lane_file.as_fd(), self.doorbell.as_fd(), setup_file.as_fd()];
+        keep.extend(sockets.iter().flatten().map(AsFd::as_fd));
+        keep.extend(calls.iter().map(|call| call.fd.as_fd()));
+        let arguments = vec!["vcpu".to_owned(), format!("--setup-fd={}", setup_file.as_raw_fd())];
+        let spawn = Spawn {
+            arguments,
+            environment: plan.log.environment(),
+            keep,
+            keep_inherited: vec![],
+            stdio: false,
+            death_signal: Signal::SIGKILL,
+        };
+        let child = host("start the vcpu process", spawn.start())?;
+        self.children.add(Role::Vcpu, "vcpu process".to_owned(), child);
+        // In a replay nothing of the outside is listened to. Transmit queues are the vCPU's own business: what it
+        // sent has no effect on the guest.
+        if plan.mode != Mode::Replay {
+            self.calls = calls.into_iter().filter(|call| call.queue == 0).collect();
+        }
+        Ok(())
+    }
+}
+
+/// What the vCPU process is told of each back-end, and the eventfds that the back-ends signal.
+fn wire_consoles(sockets: &[Option<UnixStream>]) -> Result<(Vec<DeviceFds>, Vec<Call>), HostError> {
+    let (mut devices, mut calls) = (Vec::new(), Vec::new());
     for (index, socket) in sockets.iter().enumerate() {
         let mut call_fds = Vec::new();
         if socket.is_some() {
@@ -225,30 +267,7 @@ fn start_vcpu(
         }
         devices.push(DeviceFds { socket_fd: socket.as_ref().map(AsRawFd::as_raw_fd), call_fds });
     }
-    let setup = VcpuSetup {
-        machine: plan.machine.clone(),
-        mode: plan.mode,
-        lane_fd: lane_file.as_raw_fd(),
-        doorbell_fd: tree.doorbell.as_fd().as_raw_fd(),
-        devices,
-        start_paused: plan.start_paused,
-        digest_interval: plan.digest_interval,
-    };
-    let setup_file = setup_memory(&setup)?;
-    let mut keep = vec![lane_file.as_fd(), tree.doorbell.as_fd(), setup_file.as_fd()];
-    keep.extend(sockets.iter().flatten().map(AsFd::as_fd));
-    keep.extend(calls.iter().map(|call| call.fd.as_fd()));
-    let arguments = vec!["vcpu".to_owned(), format!("--setup-fd={}", setup_file.as_raw_fd())];
-    let spawn =
-        Spawn { arguments, keep, keep_inherited: vec![], stdio: false, death_signal: Signal::SIGKILL };
-    let child = host("start the vcpu process", spawn.start())?;
-    tree.children.add(Role::Vcpu, "vcpu process".to_owned(), child);
-    // In a replay nothing of the outside is listened to. Transmit queues are the vCPU's own business: what it sent
-    // has no effect on the guest.
-    if plan.mode != Mode::Replay {
-        tree.calls = calls.into_iter().filter(|call| call.queue == 0).collect();
-    }
-    Ok(())
+    Ok((devices, calls))
 }
 
 fn setup_memory(setup: &VcpuSetup) -> Result<File, LaunchError> {
