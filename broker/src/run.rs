@@ -1,9 +1,9 @@
 //! The flows: run, record, replay, verify. Each checks all it can, then starts the tree and waits for its end.
 
 use crate::Programs;
+use crate::cli::CliError;
 use crate::cli::icount::RecordReplay;
 use crate::cli::options::Options;
-use crate::cli::{CliError, VERSION};
 use crate::host_clock;
 use crate::images;
 use crate::inspect::InspectError;
@@ -121,7 +121,7 @@ fn manifest(
         |option, path: &Option<_>| path.as_deref().map(|path| images::identify(option, path)).transpose();
     Ok(Manifest {
         format: FORMAT,
-        build: VERSION.to_owned(),
+        build: env!("CARGO_PKG_VERSION").to_owned(),
         uuid: uuid::Uuid::new_v4().hyphenated().to_string(),
         created_unix_s,
         machine: machine.clone(),

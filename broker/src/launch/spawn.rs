@@ -26,8 +26,9 @@ pub struct Spawn<'a> {
     pub death_signal: Signal,
 }
 
-/// Signals of the terminal to the whole process group; what they mean is the broker's decision.
-const TERMINAL_SIGNALS: [libc::c_int; 3] = [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP];
+/// Signals that a terminal or `timeout` sends to the whole process group; what they mean is the broker's decision.
+/// A device handles SIGTERM again, because it is its death signal.
+const GROUP_SIGNALS: [libc::c_int; 4] = [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP, libc::SIGTERM];
 
 impl Spawn<'_> {
     /// Starts this program again with these words.
@@ -50,7 +51,7 @@ impl Spawn<'_> {
                 return Err(io::Error::from_raw_os_error(libc::ESRCH));
             }
             close_all_but(&keep)?;
-            ignore_terminal_signals();
+            ignore_group_signals();
             Ok(())
         };
         // SAFETY: between fork and exec only system calls are made (prctl, getppid, close_range, fcntl, signal), all
@@ -74,8 +75,8 @@ fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
     Ok(())
 }
 
-fn ignore_terminal_signals() {
-    for signal in TERMINAL_SIGNALS {
+fn ignore_group_signals() {
+    for signal in GROUP_SIGNALS {
         // SAFETY: ignoring a signal runs no code of ours.
         unsafe { libc::signal(signal, libc::SIG_IGN) };
     }
