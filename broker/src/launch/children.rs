@@ -105,9 +105,14 @@ impl Children {
         self.members.iter().find(|member| member.role == Role::Vcpu)
     }
 
-    /// A child by its name.
-    pub fn named(&self, name: &str) -> Option<&Member> {
-        self.members.iter().find(|member| member.name == name)
+    /// How the child with this name ended, if it does so within `timeout`.
+    pub fn wait_named(&mut self, name: &str, timeout: Duration) -> Option<ExitStatus> {
+        let deadline = Instant::now() + timeout;
+        let member = self.members.iter_mut().find(|member| member.name == name)?;
+        while member.poll().is_none() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        member.status
     }
 
     /// Waits until all children of this role have ended; false when `timeout` was too short.
