@@ -3,6 +3,7 @@
 use crate::chipset::Chipset;
 use crate::isa::Op;
 use crate::mem::Memory;
+use crate::mem::access::FastMasks;
 use crate::state::Cpu;
 use replay::time::Vtime;
 
@@ -21,6 +22,12 @@ pub struct Core {
     pub op_index: u32,
     /// How icount maps to guest time.
     pub clock: crate::run::vtime::VirtualClock,
+    /// Fast-path masks of memory accesses; `refresh_access` keeps them.
+    pub fast: FastMasks,
+    /// A data breakpoint is armed: every access takes the slow path (`refresh_access` sees to it).
+    pub watched: bool,
+    /// The current op has set `cpu.rip` although its row does not say so (a taken Jcc).
+    pub jumped: bool,
     /// Mode facts kept by `mode_changed`.
     pub mode: Mode,
 }

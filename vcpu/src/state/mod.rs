@@ -4,7 +4,7 @@ pub mod flags;
 pub mod regs;
 pub mod segment;
 
-pub use flags::Status;
+pub use flags::{Status, rflags};
 pub use regs::DataRegs;
 pub use segment::Segment;
 
