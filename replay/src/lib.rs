@@ -2,7 +2,10 @@
 //!
 //! Invariant: nothing here decides when to do input or output; callers do. Nothing here reads a clock.
 
+pub mod codec;
 pub mod event;
+pub mod lane;
 pub mod machine;
+pub mod message;
 pub mod setup;
 pub mod time;
