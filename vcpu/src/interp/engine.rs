@@ -20,7 +20,12 @@ pub enum Stop {
     Halted,
     /// A fault during delivery of a double fault.
     TripleFault,
+    /// Exceptions follow one another and no instruction ever retires.
+    Stuck,
 }
+
+/// Rounds without a retired instruction after which the CPU counts as stuck.
+const ROUNDS_WITHOUT_PROGRESS_MAX: u32 = 100_000;
 
 /// The reference engine.
 #[derive(Default)]
@@ -31,7 +36,15 @@ pub struct Interpreter {
 impl Interpreter {
     /// Runs until `limit` instructions have retired in all, or something else stops the CPU.
     pub fn run(&mut self, core: &mut Core, limit: u64) -> Stop {
+        let mut rounds = 0;
+        let mut last_icount = core.cpu.icount;
         loop {
+            if core.cpu.icount != last_icount {
+                (rounds, last_icount) = (0, core.cpu.icount);
+            } else if rounds > ROUNDS_WITHOUT_PROGRESS_MAX {
+                return Stop::Stuck;
+            }
+            rounds += 1;
             if let Some(stop) = self.between(core) {
                 return stop;
             }
