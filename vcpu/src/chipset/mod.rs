@@ -1,5 +1,8 @@
 //! The PC's chipset.
 
+pub mod bytewise;
+pub mod uart16550;
+
 use replay::time::Vtime;
 
 /// All devices that live in the vCPU process.
