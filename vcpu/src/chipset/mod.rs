@@ -1,6 +1,8 @@
 //! The PC's chipset.
 
 pub mod bytewise;
+pub mod rtc;
+mod rtc_calendar;
 pub mod uart16550;
 
 use replay::time::Vtime;
