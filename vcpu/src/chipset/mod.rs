@@ -1,6 +1,9 @@
 //! The PC's chipset.
 
+pub mod acpi_pm;
 pub mod bytewise;
+pub mod debug_port;
+pub mod reset;
 pub mod rtc;
 mod rtc_calendar;
 pub mod uart16550;
