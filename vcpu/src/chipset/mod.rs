@@ -1,5 +1,13 @@
 //! The PC's chipset.
 
+pub mod acpi_pm;
+pub mod bytewise;
+pub mod debug_port;
+pub mod reset;
+pub mod rtc;
+mod rtc_calendar;
+pub mod uart16550;
+
 use replay::time::Vtime;
 
 /// All devices that live in the vCPU process.
