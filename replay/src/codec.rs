@@ -12,11 +12,14 @@ use thiserror::Error;
 /// The longest encoding of one value, in bytes, that is accepted or sent.
 pub const ENCODED_BYTES_MAX: usize = 16 << 20;
 
+/// bincode counts an integer with its full width, up to 8 bytes, though it may take one on the wire.
+const CLAIMED_BYTES_MAX: usize = 8 * ENCODED_BYTES_MAX;
+
 const CONFIG: bincode::config::Configuration<
     bincode::config::LittleEndian,
     bincode::config::Varint,
-    bincode::config::Limit<ENCODED_BYTES_MAX>,
-> = bincode::config::standard().with_limit::<ENCODED_BYTES_MAX>();
+    bincode::config::Limit<CLAIMED_BYTES_MAX>,
+> = bincode::config::standard().with_limit::<CLAIMED_BYTES_MAX>();
 
 /// Bytes that are not the encoding of a value.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -94,6 +97,14 @@ mod tests {
         let forged = [253, 0, 0, 0, 0, 0, 1, 0, 0];
         assert!(decode::<Vec<u8>>(&forged).is_err());
         assert!(decode::<Vec<Event>>(&forged).is_err());
+    }
+
+    #[test]
+    fn what_is_as_long_as_allowed_decodes() {
+        let numbers = vec![1u64; ENCODED_BYTES_MAX - 5];
+        let bytes = encode(&numbers);
+        assert_eq!(bytes.len(), ENCODED_BYTES_MAX);
+        assert_eq!(decode_all::<Vec<u64>>(&bytes).unwrap().len(), numbers.len());
     }
 
     #[test]
