@@ -3,18 +3,18 @@
 use super::block::Block;
 use super::cache::BlockCache;
 use crate::core::Core;
-use crate::fault::Fault;
+use crate::fault::{Fault, vector};
 use crate::isa::opflag;
 use crate::state::regs::gpr;
 use crate::state::{Activity, Shadow, rflags};
-use crate::system::deliver::TripleFault;
+use crate::system::deliver::{Kind, Triple};
 
 /// Why `Interpreter::run` came back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
     /// The icount limit is reached.
     Limit,
-    /// An instruction used a device or changed what interrupts it: deadlines and effects want a look.
+    /// An instruction used a device: deadlines, interrupts and effects want a look.
     Service,
     /// The CPU waits in HLT.
     Halted,
@@ -45,24 +45,22 @@ impl Interpreter {
                 return Stop::Stuck;
             }
             rounds += 1;
-            if let Some(stop) = self.between(core) {
-                return stop;
-            }
+            // At the limit nothing is delivered: events that are due here come first.
             if core.cpu.icount >= limit {
                 return Stop::Limit;
             }
+            if let Some(stop) = between(core) {
+                return stop;
+            }
             self.cache.drop_stale(core);
             let result = match self.cache.find(core) {
-                Ok(block) => self.run_block(core, &block, limit),
-                Err(fault) => self.fetch_fault(core, fault),
+                Ok(block) => run_block(core, &block, limit),
+                Err(fault) => fetch_fault(core, fault),
             };
             match result {
                 Ok(false) => {}
                 Ok(true) => return Stop::Service,
-                Err(TripleFault) => {
-                    core.cpu.activity = Activity::Shutdown;
-                    return Stop::TripleFault;
-                }
+                Err(Triple) => return shut_down(core),
             }
         }
     }
@@ -71,78 +69,94 @@ impl Interpreter {
     pub fn forget_blocks(&mut self) {
         self.cache.clear();
     }
+}
 
-    /// Delivers traps and interrupts that are due before the next instruction (SDM 3A 6.9).
-    #[inline(always)]
-    fn between(&mut self, core: &mut Core) -> Option<Stop> {
-        let quiet = core.cpu.activity == Activity::Running
-            && core.cpu.debug_pending == 0
-            && !core.chipset.interrupt_pending()
-            && !core.chipset.nmi_pending();
-        if quiet { None } else { self.between_slow(core) }
+fn shut_down(core: &mut Core) -> Stop {
+    core.cpu.activity = Activity::Shutdown;
+    Stop::TripleFault
+}
+
+/// Delivers traps and interrupts that are due before the next instruction.
+#[inline(always)]
+fn between(core: &mut Core) -> Option<Stop> {
+    let interrupt = core.chipset.interrupt_pending() && core.cpu.eflags & rflags::IF != 0;
+    let quiet = core.cpu.activity == Activity::Running
+        && core.cpu.debug_pending == 0
+        && !interrupt
+        && !core.chipset.nmi_pending();
+    if quiet { None } else { between_slow(core) }
+}
+
+#[inline(never)]
+fn between_slow(core: &mut Core) -> Option<Stop> {
+    if core.cpu.activity == Activity::Shutdown {
+        return Some(Stop::TripleFault);
     }
+    match deliver_pending(core) {
+        Err(Triple) => Some(shut_down(core)),
+        Ok(()) if core.cpu.activity == Activity::Halted => Some(Stop::Halted),
+        Ok(()) => None,
+    }
+}
 
-    #[inline(never)]
-    fn between_slow(&mut self, core: &mut Core) -> Option<Stop> {
-        if core.cpu.activity == Activity::Shutdown {
-            return Some(Stop::TripleFault);
-        }
-        let delivered = core.deliver_pending();
-        match delivered {
-            Err(TripleFault) => {
-                core.cpu.activity = Activity::Shutdown;
-                Some(Stop::TripleFault)
-            }
-            Ok(()) if core.cpu.activity == Activity::Halted => Some(Stop::Halted),
-            Ok(()) => None,
+/// Delivers the most urgent of what is pending (SDM 3A table 6-2).
+fn deliver_pending(core: &mut Core) -> Result<(), Triple> {
+    if core.take_debug_trap() {
+        return core.deliver_interrupt(vector::DB, Kind::Trap);
+    }
+    let shadow = core.cpu.shadow;
+    if shadow != Shadow::MovSs && !core.cpu.nmi_blocked && core.chipset.take_nmi() {
+        return core.deliver_interrupt(vector::NMI, Kind::Nmi);
+    }
+    if shadow == Shadow::None && core.cpu.eflags & rflags::IF != 0 && core.chipset.interrupt_pending() {
+        let now = core.vtime_now();
+        if let Some(vector) = core.chipset.acknowledge(now) {
+            return core.deliver_interrupt(vector, Kind::External);
         }
     }
+    Ok(())
+}
 
-    fn fetch_fault(&mut self, core: &mut Core, fault: Fault) -> Result<bool, TripleFault> {
-        core.op_index = 0;
-        core.cpu.shadow = Shadow::None;
-        core.deliver_exception(fault)?;
-        Ok(false)
-    }
+fn fetch_fault(core: &mut Core, fault: Fault) -> Result<bool, Triple> {
+    core.cpu.shadow = Shadow::None;
+    core.deliver_exception(fault)?;
+    Ok(false)
+}
 
-    /// Runs a block, or as much of it as the limit allows. True when the caller should look at devices.
-    #[inline(always)]
-    fn run_block(&mut self, core: &mut Core, block: &Block, limit: u64) -> Result<bool, TripleFault> {
-        let room = limit - core.cpu.icount;
-        let mut count = block.ops.len().min(room.min(u64::from(u32::MAX)) as usize);
-        core.leave_block = false;
-        core.jumped = false;
-        core.service = false;
-        let mut trap = false;
-        if core.cpu.shadow != Shadow::None
-            || core.cpu.eflags & (rflags::TF | rflags::RF) != 0
-            || core.breakpoints_armed()
-        {
-            count = 1;
-            trap = core.begin_step()?;
-            if core.leave_block {
-                return Ok(false);
-            }
-        }
-        core.cpu.data.gpr[gpr::BLOCK_RIP] = core.cpu.rip;
-        let (done, fault) = execute(core, block, count);
-        core.op_index = 0;
-        core.cpu.icount += done as u64;
-        if let Some(fault) = fault {
-            core.cpu.rip = core.this_rip(&block.ops[done]);
+/// Runs a block, or as much of it as the limit allows. True when the caller should look at devices.
+#[inline(always)]
+fn run_block(core: &mut Core, block: &Block, limit: u64) -> Result<bool, Triple> {
+    let room = (limit - core.cpu.icount).min(u64::from(u32::MAX)) as usize;
+    let mut count = block.ops.len().min(room);
+    core.leave_block = false;
+    core.jumped = false;
+    core.service = false;
+    let alone = core.stepping();
+    if alone {
+        count = 1;
+        if let Err(fault) = core.begin_step() {
             core.deliver_exception(fault)?;
-            return Ok(core.service);
+            return Ok(false);
         }
-        let last = &block.ops[done - 1];
-        if !core.jumped && last.flags & opflag::SETS_RIP == 0 {
-            let next = core.next_rip(last);
-            core.cpu.rip = if block.key.bits == 64 { next } else { next & 0xffff_ffff };
-        }
-        if trap {
-            core.note_single_step();
-        }
-        Ok(core.service)
     }
+    core.cpu.data.gpr[gpr::BLOCK_RIP] = core.cpu.rip;
+    let (done, fault) = execute(core, block, count);
+    core.op_index = 0;
+    core.cpu.icount += done as u64;
+    if let Some(fault) = fault {
+        core.cpu.rip = core.this_rip(&block.ops[done]);
+        core.deliver_exception(fault)?;
+        return Ok(core.service);
+    }
+    let last = &block.ops[done - 1];
+    if !core.jumped && last.flags & opflag::SETS_RIP == 0 {
+        let next = core.next_rip(last);
+        core.cpu.rip = if block.key.bits == 64 { next } else { next & 0xffff_ffff };
+    }
+    if alone {
+        core.end_step();
+    }
+    Ok(core.service)
 }
 
 /// Runs the first `count` ops: how many retired, and the fault of the next one.

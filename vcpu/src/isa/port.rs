@@ -37,6 +37,7 @@ impl Core {
     pub fn port_in(&mut self, port: u16, size: u8) -> u32 {
         self.use_device();
         let now = self.vtime_now();
+        self.io_breakpoint(port, size);
         self.chipset.port_read(port, size, now)
     }
 
@@ -44,6 +45,7 @@ impl Core {
     pub fn port_out(&mut self, port: u16, size: u8, value: u32) {
         self.use_device();
         let now = self.vtime_now();
+        self.io_breakpoint(port, size);
         self.chipset.port_write(port, size, value, now);
     }
 }

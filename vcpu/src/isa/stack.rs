@@ -19,11 +19,9 @@ impl Core {
         }
     }
 
-    /// Sets the stack pointer, keeping the bits above its size (32-bit stacks clear the upper half).
-    pub fn set_stack_pointer(&mut self, value: u64) {
-        let mask = self.stack_mask();
-        let rsp = &mut self.cpu.data.gpr[RSP];
-        *rsp = if mask == 0xffff { *rsp & !mask | value & mask } else { value & mask };
+    /// Sets the stack pointer at its size.
+    fn set_sp(&mut self, value: u64) {
+        self.set_stack_pointer(value, self.stack_mask());
     }
 
     /// Linear address of `offset` bytes above the stack pointer.
@@ -48,7 +46,7 @@ impl Core {
     fn push_slow<T: Word>(&mut self, value: T) -> Result<(), Fault> {
         let at = self.stack_address(T::SIZE.wrapping_neg(), T::SIZE, true)?;
         self.write(at, value)?;
-        self.set_stack_pointer(self.cpu.data.gpr[RSP].wrapping_sub(T::SIZE));
+        self.set_sp(self.cpu.data.gpr[RSP].wrapping_sub(T::SIZE));
         Ok(())
     }
 
@@ -69,7 +67,7 @@ impl Core {
         if self.mode.bits == 64 {
             self.cpu.data.gpr[RSP] = self.cpu.data.gpr[RSP].wrapping_add(bytes);
         } else {
-            self.set_stack_pointer(self.cpu.data.gpr[RSP].wrapping_add(bytes));
+            self.set_sp(self.cpu.data.gpr[RSP].wrapping_add(bytes));
         }
     }
 
@@ -171,7 +169,7 @@ fn enter_frame<T: Reg>(core: &mut Core, level: u64, size: u64) -> Result<(), Fau
     if level > 0 {
         core.push(T::from_u64(frame))?;
     }
-    core.set_stack_pointer(core.cpu.data.gpr[RSP].wrapping_sub(size));
+    core.set_sp(core.cpu.data.gpr[RSP].wrapping_sub(size));
     // The frame must be writable at its new end (SDM 2A, ENTER).
     let end = core.stack_address(0, T::SIZE, true)?;
     core.probe_write(end, T::SIZE)?;
@@ -181,7 +179,7 @@ fn enter_frame<T: Reg>(core: &mut Core, level: u64, size: u64) -> Result<(), Fau
 
 fn leave<T: Reg>(core: &mut Core, _: &Op) -> Result<(), Fault> {
     let before = core.cpu.data.gpr[RSP];
-    core.set_stack_pointer(core.cpu.data.gpr[RBP]);
+    core.set_sp(core.cpu.data.gpr[RBP]);
     match core.pop::<T>() {
         Ok(value) => T::set(&mut core.cpu.data, RBP as u8, value),
         Err(fault) => {
