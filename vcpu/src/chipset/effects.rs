@@ -1,0 +1,23 @@
+//! What the chipset asks of the run loop.
+
+use serde::{Deserialize, Serialize};
+
+/// Requests since the last look; the run loop carries them out after the instruction that made them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Effects {
+    /// The guest switched the power off.
+    pub power_off: bool,
+    /// The guest asked for a reset of the machine.
+    pub reset: bool,
+    /// The guest wrote this to isa-debug-exit.
+    pub debug_exit: Option<u8>,
+    /// INIT arrived at the bootstrap processor: it alone is reset.
+    pub init: bool,
+}
+
+impl Effects {
+    /// Whether there is anything to do.
+    pub fn is_empty(&self) -> bool {
+        *self == Effects::default()
+    }
+}
