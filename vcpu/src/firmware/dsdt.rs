@@ -74,7 +74,6 @@ fn host_bridge(ram_bytes: u64) -> Vec<u8> {
             &Name::new("_UID".into(), &ZERO),
             &Name::new("_SEG".into(), &ZERO),
             &Name::new("_BBN".into(), &ZERO),
-            &Name::new("_ADR".into(), &ZERO),
             &Name::new("_CRS".into(), &Raw(bridge_resources(ram_bytes))),
             &Name::new("_PRT".into(), &Raw(interrupt_routing())),
             &Raw(operating_system_capabilities()),
