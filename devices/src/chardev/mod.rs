@@ -20,9 +20,6 @@ pub mod stream;
 pub mod telnet;
 pub mod terminal;
 
-#[cfg(test)]
-mod tests;
-
 use crate::lifetime::{Stop, handle_signals};
 use crate::{inherit, serve};
 use clap::Parser;
