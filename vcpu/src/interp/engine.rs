@@ -54,7 +54,7 @@ impl Interpreter {
             }
             self.cache.drop_stale(core);
             let result = match self.cache.find(core) {
-                Ok(block) => run_block(core, &block, limit),
+                Ok(id) => run_block(core, self.cache.block(id), limit),
                 Err(fault) => fetch_fault(core, fault),
             };
             match result {
