@@ -3,6 +3,7 @@
 use super::Chipset;
 use super::bytewise;
 use super::map::{Decoded, MemoryDevice, PortDevice, decode_memory, decode_port};
+use super::reset::ResetKind;
 use replay::time::Vtime;
 
 /// Size of the local APIC's page.
@@ -17,7 +18,7 @@ impl Chipset {
         while done < size {
             // Past port 0xffff there is nothing.
             let part = match port.checked_add(u16::from(done)) {
-                Some(port) => decode_port(port, size - done),
+                Some(port) => decode_port(&self.config, port, size - done),
                 None => Decoded { device: None, offset: 0, size: 1 },
             };
             let bytes = match part.device {
@@ -37,7 +38,7 @@ impl Chipset {
         let mut done = 0;
         while done < size {
             let Some(port) = port.checked_add(u16::from(done)) else { break };
-            let part = decode_port(port, size - done);
+            let part = decode_port(&self.config, port, size - done);
             let bytes = bytewise::truncate(u64::from(value) >> (8 * done), part.size);
             if let Some(device) = part.device {
                 self.write_port_device(device, part.offset, part.size, bytes, now);
@@ -49,11 +50,24 @@ impl Chipset {
 
     fn read_port_device(&mut self, device: PortDevice, offset: u64, size: u8, now: Vtime) -> u64 {
         match device {
-            PortDevice::PicMaster => bytewise::read(offset, size, |offset| self.pic.read(false, offset)),
+            PortDevice::PicMaster => {
+                // The request register shows the level of the timer's output.
+                self.pit.advance(now);
+                self.settle();
+                bytewise::read(offset, size, |offset| self.pic.read(false, offset))
+            }
             PortDevice::PicSlave => bytewise::read(offset, size, |offset| self.pic.read(true, offset)),
             PortDevice::Elcr => bytewise::read(offset, size, |offset| self.pic.read_elcr(offset)),
             PortDevice::Pit => bytewise::read(offset, size, |offset| self.pit.read(offset, now)),
             PortDevice::SystemControlB => u64::from(self.pit.read_control_b(now)),
+            PortDevice::Rtc => self.rtc.read(offset, size, now),
+            PortDevice::PostCode => self.post_code.read(offset, size, now),
+            PortDevice::SystemControlA => self.control_a.read(offset, size, now),
+            PortDevice::Uart(number) => self.uarts[usize::from(number)].read(offset, size, now),
+            PortDevice::AcpiPm => self.acpi_pm.read(offset, size, now),
+            PortDevice::ResetControl => self.reset_control.read(offset, size, now),
+            PortDevice::DebugConsole => self.debug_console.read(offset, size, now),
+            PortDevice::DebugExit => self.debug_exit.read(offset, size, now),
         }
     }
 
@@ -72,6 +86,53 @@ impl Chipset {
                 bytewise::write(offset, size, value, |offset, byte| self.pit.write(offset, byte, now));
             }
             PortDevice::SystemControlB => self.pit.write_control_b(value as u8, now),
+            PortDevice::Rtc => self.rtc.write(offset, size, value, now),
+            PortDevice::PostCode => self.post_code.write(offset, size, value, now),
+            PortDevice::SystemControlA => self.write_control_a(offset, size, value, now),
+            PortDevice::Uart(number) => self.write_uart(number, offset, size, value, now),
+            PortDevice::AcpiPm => {
+                self.acpi_pm.write(offset, size, value, now);
+                self.effects.power_off |= self.acpi_pm.take_power_off();
+            }
+            PortDevice::ResetControl => {
+                self.reset_control.write(offset, size, value, now);
+                let request = self.reset_control.take_request();
+                self.request_reset(request);
+            }
+            PortDevice::DebugConsole => {
+                self.debug_console.write(offset, size, value, now);
+                self.effects.debug_output = true;
+            }
+            PortDevice::DebugExit => {
+                self.debug_exit.write(offset, size, value, now);
+                // The exit status has eight bits.
+                let exit = self.debug_exit.take_exit().map(|value| value as u8);
+                self.effects.debug_exit = self.effects.debug_exit.or(exit);
+            }
+        }
+    }
+
+    fn write_uart(&mut self, number: u8, offset: u64, size: u8, value: u64, now: Vtime) {
+        let uart = &mut self.uarts[usize::from(number)];
+        uart.write(offset, size, value, now);
+        if uart.has_output() {
+            self.effects.uart_output |= 1 << number;
+        }
+    }
+
+    fn write_control_a(&mut self, offset: u64, size: u8, value: u64, now: Vtime) {
+        let before = self.a20();
+        self.control_a.write(offset, size, value, now);
+        self.effects.a20_changed |= self.a20() != before;
+        let request = self.control_a.take_request();
+        self.request_reset(request);
+    }
+
+    fn request_reset(&mut self, kind: Option<ResetKind>) {
+        match kind {
+            Some(ResetKind::Soft) => self.effects.init = true,
+            Some(ResetKind::Hard | ResetKind::Full) => self.effects.reset = true,
+            None => {}
         }
     }
 

@@ -2,6 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
+/// RAM below 4 GiB ends here at most; what is left continues at 4 GiB.
+pub const RAM_BELOW_4G_MAX: u64 = 3 << 30;
+
+/// Number of UARTs that have ports.
+pub const UARTS_MAX: u8 = 4;
+
 /// Choices made before power-on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChipsetConfig {

@@ -11,8 +11,14 @@ pub struct Effects {
     pub reset: bool,
     /// The guest wrote this to isa-debug-exit.
     pub debug_exit: Option<u8>,
-    /// INIT arrived at the bootstrap processor: it alone is reset.
+    /// INIT arrived at the bootstrap processor, or a soft reset was asked for: the CPU alone is reset.
     pub init: bool,
+    /// UARTs, one bit each, for which `take_uart_output` has something.
+    pub uart_output: u8,
+    /// `take_debug_output` has something.
+    pub debug_output: bool,
+    /// The A20 gate changed; `a20` says to what.
+    pub a20_changed: bool,
 }
 
 impl Effects {

@@ -2,21 +2,54 @@
 //!
 //! Adding a device is a row here, an arm in `bus` and a field of `Chipset`.
 
+use super::{ChipsetConfig, acpi_pm, debug_port, reset, rtc};
+
 /// Devices on I/O ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PortDevice {
+    /// Master 8259.
     PicMaster,
+    /// 8254.
     Pit,
+    /// Port 0x61: gate, speaker, refresh.
     SystemControlB,
+    /// CMOS clock.
+    Rtc,
+    /// POST code display.
+    PostCode,
+    /// Port 0x92: A20 and fast reset.
+    SystemControlA,
+    /// Slave 8259.
     PicSlave,
+    /// UART by number.
+    Uart(u8),
+    /// Edge/level control registers of the 8259 pair.
     Elcr,
+    /// ACPI fixed hardware.
+    AcpiPm,
+    /// Reset control register.
+    ResetControl,
+    /// Debug console; its port is configured.
+    DebugConsole,
+    /// isa-debug-exit; its port is configured.
+    DebugExit,
 }
 
 /// Devices at physical addresses. The local APIC is not here: its page moves with IA32_APIC_BASE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemoryDevice {
+    /// I/O APIC.
     IoApic,
+    /// High precision event timer.
     Hpet,
+}
+
+/// Sizes of access that a row answers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sizes {
+    Any,
+    /// Only byte accesses; others see the row behind.
+    Byte,
 }
 
 /// One range of ports.
@@ -24,6 +57,7 @@ struct PortRow {
     first: u16,
     last: u16,
     device: PortDevice,
+    sizes: Sizes,
 }
 
 /// One range of physical addresses.
@@ -33,21 +67,35 @@ struct MemoryRow {
     device: MemoryDevice,
 }
 
-const fn port(first: u16, last: u16, device: PortDevice) -> PortRow {
-    PortRow { first, last, device }
+const fn ports(first: u16, count: u16, device: PortDevice) -> PortRow {
+    PortRow { first, last: first + count - 1, device, sizes: Sizes::Any }
+}
+
+const fn byte_port(first: u16, device: PortDevice) -> PortRow {
+    PortRow { first, last: first, device, sizes: Sizes::Byte }
 }
 
 const fn memory(first: u64, size: u64, device: MemoryDevice) -> MemoryRow {
     MemoryRow { first, last: first + size - 1, device }
 }
 
-/// Ports in rising order.
-const PORTS: [PortRow; 5] = [
-    port(0x0020, 0x0021, PortDevice::PicMaster),
-    port(0x0040, 0x0043, PortDevice::Pit),
-    port(0x0061, 0x0061, PortDevice::SystemControlB),
-    port(0x00a0, 0x00a1, PortDevice::PicSlave),
-    port(0x04d0, 0x04d1, PortDevice::Elcr),
+/// Ports in rising order; the first row that fits answers.
+const PORTS: [PortRow; 14] = [
+    ports(0x0020, 2, PortDevice::PicMaster),
+    ports(0x0040, 4, PortDevice::Pit),
+    ports(0x0061, 1, PortDevice::SystemControlB),
+    ports(rtc::PORT, 2, PortDevice::Rtc),
+    ports(debug_port::POST_PORT, 1, PortDevice::PostCode),
+    ports(reset::CONTROL_A_PORT, 1, PortDevice::SystemControlA),
+    ports(0x00a0, 2, PortDevice::PicSlave),
+    ports(0x02e8, 8, PortDevice::Uart(3)),
+    ports(0x02f8, 8, PortDevice::Uart(1)),
+    ports(0x03e8, 8, PortDevice::Uart(2)),
+    ports(0x03f8, 8, PortDevice::Uart(0)),
+    ports(0x04d0, 2, PortDevice::Elcr),
+    ports(acpi_pm::PORT, acpi_pm::PORT_COUNT, PortDevice::AcpiPm),
+    // Inside PCI's CONFIG_ADDRESS, which answers to dwords.
+    byte_port(reset::RESET_PORT, PortDevice::ResetControl),
 ];
 
 /// Address of the I/O APIC's registers.
@@ -71,28 +119,55 @@ pub struct Decoded<D> {
     pub size: u8,
 }
 
-/// Decodes a port access of `size` bytes.
-pub fn decode_port(address: u16, size: u8) -> Decoded<PortDevice> {
-    let found = PORTS.iter().find(|row| address <= row.last).filter(|row| row.first <= address);
-    match found {
-        Some(row) => decoded(row.device, u64::from(row.first), u64::from(row.last), u64::from(address), size),
-        // The next byte may be another device's.
-        None => Decoded { device: None, offset: 0, size: 1 },
+impl<D> Decoded<D> {
+    /// Nobody answers at this byte; the next may be another device's.
+    fn nobody() -> Decoded<D> {
+        Decoded { device: None, offset: 0, size: 1 }
+    }
+
+    /// The part of an access at `address` that lies in `first..=last`.
+    fn within(device: D, first: u64, last: u64, address: u64, size: u8) -> Decoded<D> {
+        let size = if last - address >= u64::from(size) - 1 { size } else { 1 };
+        Decoded { device: Some(device), offset: address - first, size }
+    }
+}
+
+/// Decodes a port access of `size` bytes. Devices whose port is configured come before the fixed ones.
+pub fn decode_port(config: &ChipsetConfig, address: u16, size: u8) -> Decoded<PortDevice> {
+    let configured = [
+        (config.debug_exit_port, debug_port::EXIT_PORT_COUNT, PortDevice::DebugExit),
+        (config.debug_console_port, 1, PortDevice::DebugConsole),
+    ];
+    for (first, count, device) in configured {
+        if let Some(first) = first
+            && (first..=first.saturating_add(count - 1)).contains(&address)
+        {
+            let last = first.saturating_add(count - 1);
+            return Decoded::within(device, first.into(), last.into(), address.into(), size);
+        }
+    }
+    let fits =
+        |row: &&PortRow| (row.first..=row.last).contains(&address) && (row.sizes == Sizes::Any || size == 1);
+    match PORTS.iter().find(fits) {
+        Some(row) if !is_present(config, row.device) => Decoded::nobody(),
+        Some(row) => Decoded::within(row.device, row.first.into(), row.last.into(), address.into(), size),
+        None => Decoded::nobody(),
+    }
+}
+
+fn is_present(config: &ChipsetConfig, device: PortDevice) -> bool {
+    match device {
+        PortDevice::Uart(number) => number < config.uart_count,
+        _ => true,
     }
 }
 
 /// Decodes a memory access of `size` bytes.
 pub fn decode_memory(address: u64, size: u8) -> Decoded<MemoryDevice> {
-    let found = MEMORY.iter().find(|row| address <= row.last).filter(|row| row.first <= address);
-    match found {
-        Some(row) => decoded(row.device, row.first, row.last, address, size),
-        None => Decoded { device: None, offset: 0, size: 1 },
+    match MEMORY.iter().find(|row| (row.first..=row.last).contains(&address)) {
+        Some(row) => Decoded::within(row.device, row.first, row.last, address, size),
+        None => Decoded::nobody(),
     }
-}
-
-fn decoded<D>(device: D, first: u64, last: u64, address: u64, size: u8) -> Decoded<D> {
-    let size = if last - address >= u64::from(size) - 1 { size } else { 1 };
-    Decoded { device: Some(device), offset: address - first, size }
 }
 
 #[cfg(test)]
@@ -100,9 +175,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tables_are_in_order_and_do_not_overlap() {
+    fn tables_are_in_order_and_only_byte_rows_overlap() {
         for pair in PORTS.windows(2) {
-            assert!(pair[0].first <= pair[0].last && pair[0].last < pair[1].first, "{:?}", pair[1].device);
+            let apart = pair[0].last < pair[1].first || pair[0].sizes == Sizes::Byte;
+            assert!(pair[0].first <= pair[0].last && apart, "{:?}", pair[1].device);
         }
         for pair in MEMORY.windows(2) {
             assert!(pair[0].first <= pair[0].last && pair[0].last < pair[1].first, "{:?}", pair[1].device);
@@ -111,12 +187,29 @@ mod tests {
 
     #[test]
     fn an_access_across_a_border_is_split() {
-        let whole = decode_port(0x40, 4);
+        let config = ChipsetConfig::default();
+        let whole = decode_port(&config, 0x40, 4);
         assert_eq!(whole, Decoded { device: Some(PortDevice::Pit), offset: 0, size: 4 });
-        assert_eq!(decode_port(0x43, 2), Decoded { device: Some(PortDevice::Pit), offset: 3, size: 1 });
-        assert_eq!(decode_port(0x44, 1).device, None);
+        let last = Decoded { device: Some(PortDevice::Pit), offset: 3, size: 1 };
+        assert_eq!(decode_port(&config, 0x43, 2), last);
+        assert_eq!(decode_port(&config, 0x44, 1).device, None);
         assert_eq!(decode_memory(HPET_BASE + 0xf0, 8).offset, 0xf0);
         assert_eq!(decode_memory(HPET_BASE - 1, 1).device, None);
         assert_eq!(decode_memory(u64::MAX, 8).device, None);
+    }
+
+    #[test]
+    fn configured_devices() {
+        let config = ChipsetConfig {
+            uart_count: 1,
+            debug_exit_port: Some(0xfffe),
+            debug_console_port: Some(0xe9),
+            ..ChipsetConfig::default()
+        };
+        assert_eq!(decode_port(&config, 0x3f8, 1).device, Some(PortDevice::Uart(0)));
+        assert_eq!(decode_port(&config, 0x2f8, 1).device, None);
+        assert_eq!(decode_port(&config, 0xffff, 2).device, Some(PortDevice::DebugExit));
+        assert_eq!(decode_port(&config, 0xe9, 1).device, Some(PortDevice::DebugConsole));
+        assert_eq!(decode_port(&ChipsetConfig::default(), 0xe9, 1).device, None);
     }
 }

@@ -8,15 +8,10 @@
 //! happens by itself are deadlines, exact to the nanosecond.
 
 pub mod acpi_pm;
-pub mod debug_port;
-pub mod reset;
-pub mod rtc;
-mod rtc_calendar;
-pub mod uart16550;
-
 mod bus;
-mod bytewise;
+pub mod bytewise;
 pub mod config;
+pub mod debug_port;
 pub mod effects;
 pub mod frequency;
 mod hpet;
@@ -30,7 +25,13 @@ pub mod map;
 mod pic;
 mod pit;
 mod pit_counter;
+mod power;
+pub mod reset;
 mod routing;
+pub mod rtc;
+mod rtc_calendar;
+mod serial;
+pub mod uart16550;
 mod vectors;
 
 pub use config::ChipsetConfig;
@@ -39,14 +40,20 @@ pub use frequency::TSC_HZ;
 pub use lapic::LAPIC_BASE;
 
 use crate::fault::Fault;
+use acpi_pm::AcpiPm;
+use config::{RAM_BELOW_4G_MAX, UARTS_MAX};
+use debug_port::{DebugConsole, DebugExit, PostCode};
 use hpet::Hpet;
 use ioapic::IoApic;
 use lapic::Lapic;
 use pic::PicPair;
 use pit::Pit;
 use replay::time::Vtime;
+use reset::{ControlA, ResetControl};
 use routing::Lines;
+use rtc::{RamSize, Rtc};
 use serde::{Deserialize, Serialize};
+use uart16550::Uart16550;
 
 /// All devices that live in the vCPU process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -58,7 +65,17 @@ pub struct Chipset {
     pic: PicPair,
     pit: Pit,
     hpet: Hpet,
+    rtc: Rtc,
+    acpi_pm: AcpiPm,
+    uarts: Vec<Uart16550>,
+    reset_control: ResetControl,
+    control_a: ControlA,
+    debug_console: DebugConsole,
+    debug_exit: DebugExit,
+    post_code: PostCode,
     lines: Lines,
+    /// An NMI was raised while port 0x70 held NMIs off.
+    nmi_waits: bool,
     effects: Effects,
     /// CPU whose accesses and interrupts are meant.
     current: usize,
@@ -71,22 +88,41 @@ pub struct Chipset {
 impl Chipset {
     /// The chipset at power-on, with the bootstrap processor's local APIC as firmware leaves it.
     pub fn new(config: &ChipsetConfig) -> Chipset {
+        let config = ChipsetConfig { uart_count: config.uart_count.min(UARTS_MAX), ..config.clone() };
+        let below_4g = config.ram_bytes.min(RAM_BELOW_4G_MAX);
+        let ram = RamSize { below_4g, above_4g: config.ram_bytes - below_4g };
         let mut chipset = Chipset {
-            config: config.clone(),
-            lapics: (0..config.cpu_count.max(1)).map(|cpu| Lapic::new(cpu as usize)).collect(),
+            lapics: Chipset::new_lapics(&config),
             ioapic: IoApic::default(),
             pic: PicPair::default(),
             pit: Pit::default(),
             hpet: Hpet::default(),
+            rtc: Rtc::new(config.rtc_base, ram),
+            acpi_pm: AcpiPm::new(),
+            uarts: (0..config.uart_count).map(|_| Uart16550::new()).collect(),
+            reset_control: ResetControl::default(),
+            control_a: ControlA::default(),
+            debug_console: DebugConsole::default(),
+            debug_exit: DebugExit::default(),
+            post_code: PostCode::default(),
             lines: Lines::default(),
+            nmi_waits: false,
             effects: Effects::default(),
             current: 0,
             interrupt: false,
             deadline: None,
+            config,
         };
-        chipset.lapics[0].set_virtual_wire();
         chipset.settle();
         chipset
+    }
+
+    /// One local APIC a CPU; the first in virtual wire mode.
+    fn new_lapics(config: &ChipsetConfig) -> Vec<Lapic> {
+        let mut lapics: Vec<Lapic> =
+            (0..config.cpu_count.max(1)).map(|cpu| Lapic::new(cpu as usize)).collect();
+        lapics[0].set_virtual_wire();
+        lapics
     }
 
     /// Chooses the CPU whose local APIC the methods below mean.
@@ -106,6 +142,11 @@ impl Chipset {
     pub fn advance(&mut self, now: Vtime) {
         self.pit.advance(now);
         self.hpet.advance(now);
+        self.rtc.advance(now);
+        self.acpi_pm.advance(now);
+        for uart in &mut self.uarts {
+            uart.advance(now);
+        }
         for lapic in &mut self.lapics {
             lapic.advance(now);
         }
@@ -124,9 +165,12 @@ impl Chipset {
         let lapic = &self.lapics[self.current];
         self.interrupt = lapic.pending_vector().is_some() || self.extint_pending(self.current);
         let lapics = self.lapics.iter().filter_map(Lapic::deadline).min();
-        // In legacy routing the 8254's output goes nowhere.
-        let pit = if self.hpet.is_legacy() { None } else { self.pit.deadline() };
-        self.deadline = [lapics, self.hpet.deadline(), pit].into_iter().flatten().min();
+        let uarts = self.uarts.iter().filter_map(Uart16550::deadline).min();
+        // In legacy routing the outputs of the 8254 and the RTC go nowhere.
+        let (pit, rtc) =
+            if self.hpet.is_legacy() { (None, None) } else { (self.pit.deadline(), self.rtc.deadline()) };
+        let all = [lapics, self.hpet.deadline(), pit, rtc, self.acpi_pm.deadline(), uarts];
+        self.deadline = all.into_iter().flatten().min();
         self.effects.init |= std::mem::take(&mut self.lapics[0].signals.init);
     }
 
@@ -158,10 +202,10 @@ impl Chipset {
         self.lapics[self.current].signals.nmi
     }
 
-    /// Raises the NMI pin of the bootstrap processor (LINT1).
+    /// Raises the NMI pin of the bootstrap processor (LINT1); port 0x70 may hold it off.
     pub fn raise_nmi(&mut self) {
-        self.lapics[0].raise_nmi_pin();
-        self.settle_apics();
+        self.nmi_waits = true;
+        self.settle();
     }
 
     /// Takes the vector of a start-up message to the current CPU.

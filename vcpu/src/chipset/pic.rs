@@ -208,9 +208,11 @@ pub struct PicPair {
 }
 
 impl Default for PicPair {
+    /// The pair as PC firmware leaves it: vectors from 0x08 and 0x70 on, all inputs masked.
     fn default() -> PicPair {
         // IRQ 0, 1, 2, 8 and 13 are always edges.
-        PicPair { master: Pic::new(0b0000_0111), slave: Pic::new(0b0010_0001) }
+        let left = |elcr_fixed, vector_base| Pic { mask: 0xff, vector_base, ..Pic::new(elcr_fixed) };
+        PicPair { master: left(0b0000_0111, 0x08), slave: left(0b0010_0001, 0x70) }
     }
 }
 

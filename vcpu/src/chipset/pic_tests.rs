@@ -158,3 +158,14 @@ fn nothing_interrupts_during_initialisation() {
     pics.set_irq(4, true);
     assert_eq!(pics.acknowledge(), 0x44);
 }
+
+#[test]
+fn everything_is_masked_before_initialisation() {
+    let mut pics = PicPair::default();
+    for irq in 0..16 {
+        pics.set_irq(irq, true);
+    }
+    assert!(!pics.line());
+    pics.write(false, 1, 0xfd);
+    assert_eq!(pics.acknowledge(), 0x09);
+}

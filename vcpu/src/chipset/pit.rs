@@ -32,7 +32,8 @@ impl Default for Pit {
         Pit {
             counters: [Counter::new(true), Counter::new(true), Counter::new(false)],
             control_b: 0,
-            out: false,
+            // OUT of mode 3 is high until a count says otherwise.
+            out: true,
             rose: false,
         }
     }

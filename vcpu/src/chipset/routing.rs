@@ -4,8 +4,10 @@
 //! high while any of its devices drives it.
 
 use super::Chipset;
+use super::config::UARTS_MAX;
 use super::interrupts::{DeliveryMode, Message};
 use super::lapic::Output;
+use super::{acpi_pm, rtc};
 use replay::time::Vtime;
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +23,9 @@ const PIN_TIMER: usize = 2;
 /// Pin of the I/O APIC to which the 8259 pair's INTR is wired.
 const PIN_INTR: usize = 0;
 
+/// Interrupt lines of the UARTs, by number.
+const IRQ_UART: [u8; UARTS_MAX as usize] = [4, 3, 4, 3];
+
 /// Levels of the lines, one bit each.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Lines {
@@ -28,6 +33,13 @@ pub struct Lines {
     external: u32,
     /// Levels the interrupt controllers have been told.
     routed: u32,
+}
+
+impl Lines {
+    /// The interrupt controllers were reset and know no levels.
+    pub(super) fn forget_routed(&mut self) {
+        self.routed = 0;
+    }
 }
 
 /// Levels and edges that the devices drive now.
@@ -61,11 +73,16 @@ impl Chipset {
         let legacy = self.hpet.is_legacy();
         let mut driven =
             Driven { levels: self.lines.external | self.hpet.lines(), edges: self.hpet.take_edges() };
-        // With legacy routing the HPET has taken the place of the 8254.
+        // With legacy routing the HPET has taken the places of the 8254 and the RTC.
         if self.pit.take_edge() && !legacy {
             driven.edges |= 1 << IRQ_TIMER;
         }
         driven.levels |= u32::from(self.pit.line() && !legacy) << IRQ_TIMER;
+        driven.levels |= u32::from(self.rtc.line() && !legacy) << rtc::IRQ;
+        driven.levels |= u32::from(self.acpi_pm.line()) << acpi_pm::SCI_IRQ;
+        for (uart, irq) in self.uarts.iter().zip(IRQ_UART) {
+            driven.levels |= u32::from(uart.line()) << irq;
+        }
         driven
     }
 
@@ -84,6 +101,10 @@ impl Chipset {
             self.route_line(line, level);
         }
         self.lines.routed = driven.levels;
+        if self.nmi_waits && !self.rtc.nmi_masked() {
+            self.nmi_waits = false;
+            self.lapics[0].raise_nmi_pin();
+        }
         self.settle_apics();
     }
 

@@ -46,9 +46,6 @@ fn pit_interrupts_through_the_pic_in_virtual_wire_mode() {
     for (port, value) in [(0x43, 0x34), (0x40, 0x9c), (0x40, 0x2e)] {
         chipset.port_write(port, 1, value, NOW);
     }
-    // The control word raised OUT, which is an edge on IRQ 0.
-    assert_eq!(chipset.acknowledge(NOW), Some(0x20));
-    chipset.port_write(0x20, 1, 0x20, NOW);
     for period in 1..4 {
         let due = chipset.next_deadline().expect("the PIT runs");
         assert_eq!(due.0, ((1 + period * 11932) as u64 * 1_000_000_000).div_ceil(1_193_182));
@@ -71,8 +68,12 @@ fn isa_edge_through_the_ioapic() {
     assert!(!chipset.interrupt_pending());
     // ISA interrupt 0 is pin 2.
     write_ioapic(&mut chipset, 2, 0x30);
-    chipset.set_irq(0, true);
-    assert_eq!(chipset.acknowledge(NOW), Some(0x30));
+    for (port, value) in [(0x43, 0x30), (0x40, 0x10), (0x40, 0)] {
+        chipset.port_write(port, 1, value, NOW);
+    }
+    let due = chipset.next_deadline().expect("a count");
+    chipset.advance(due);
+    assert_eq!(chipset.acknowledge(due), Some(0x30));
 }
 
 #[test]
@@ -107,8 +108,6 @@ fn hpet_takes_the_place_of_the_pit() {
     for (port, value) in [(0x43, 0x34), (0x40, 0x9c), (0x40, 0x2e)] {
         chipset.port_write(port, 1, value, NOW);
     }
-    assert_eq!(chipset.acknowledge(NOW), Some(0x20));
-    chipset.port_write(0x20, 1, 0x20, NOW);
     chipset.mmio_write(0xfed0_0100, 4, 0x4c, NOW);
     chipset.mmio_write(0xfed0_0108, 8, 1_000_000, NOW);
     chipset.mmio_write(0xfed0_0010, 4, 3, NOW);
@@ -207,4 +206,89 @@ fn state_survives_serialisation() {
     let mut restored: Chipset = serde_json::from_str(&saved).expect("what was saved");
     assert_eq!(restored.acknowledge(NOW), Some(0x29));
     assert_eq!(saved, serde_json::to_string(&chipset).expect("plain data"));
+}
+
+#[test]
+fn uart_interrupts_and_prints() {
+    let mut chipset = chipset();
+    start_pics(&mut chipset, [0xef, 0xff]);
+    chipset.port_write(0x3f8, 1, u32::from(b'A'), NOW);
+    assert_eq!(chipset.take_effects().uart_output, 1);
+    assert_eq!(chipset.take_uart_output(0), b"A");
+    // OUT2 on, received-data interrupt on.
+    chipset.port_write(0x3fc, 1, 0x0b, NOW);
+    chipset.port_write(0x3f9, 1, 1, NOW);
+    assert!(!chipset.interrupt_pending());
+    assert_eq!(chipset.uart_receive(0, b"x", NOW), 1);
+    assert_eq!(chipset.acknowledge(NOW), Some(0x24));
+    assert_eq!(chipset.port_read(0x3f8, 1, NOW), u32::from(b'x'));
+    assert_eq!((chipset.uart_room(1), chipset.uart_receive(1, b"x", NOW)), (0, 0), "there is one UART");
+}
+
+#[test]
+fn power_off_reset_and_exit_are_effects() {
+    let config = ChipsetConfig { debug_exit_port: Some(0xf4), ..ChipsetConfig::default() };
+    let mut chipset = Chipset::new(&config);
+    for (port, size, value, effects) in [
+        (0x604, 2, 0x3400, Effects { power_off: true, ..Effects::default() }),
+        (0xcf9, 1, 0x06, Effects { reset: true, ..Effects::default() }),
+        (0xf4, 4, 0x10, Effects { debug_exit: Some(0x10), ..Effects::default() }),
+        (0x92, 1, 0x03, Effects { init: true, ..Effects::default() }),
+        (0x92, 1, 0x00, Effects { a20_changed: true, ..Effects::default() }),
+    ] {
+        assert!(!chipset.has_effects());
+        chipset.port_write(port, size, value, NOW);
+        assert_eq!(chipset.take_effects(), effects, "port {port:#x}");
+    }
+    assert!(!chipset.a20());
+    chipset.reset(NOW);
+    assert!(chipset.a20());
+}
+
+#[test]
+fn power_button_is_an_sci() {
+    let mut chipset = chipset();
+    write_ioapic(&mut chipset, 9, 0x8029);
+    chipset.port_write(0x602, 2, 0x100, NOW);
+    chipset.press_power_button(NOW);
+    assert_eq!(chipset.acknowledge(NOW), Some(0x29));
+}
+
+#[test]
+fn port_0x70_holds_nmis_off() {
+    let mut chipset = chipset();
+    chipset.port_write(0x70, 1, 0x8f, NOW);
+    chipset.raise_nmi();
+    assert!(!chipset.nmi_pending());
+    chipset.port_write(0x70, 1, 0x0f, NOW);
+    assert!(chipset.take_nmi());
+}
+
+#[test]
+fn rtc_update_interrupt_on_irq_8() {
+    let mut chipset = chipset();
+    start_pics(&mut chipset, [0xfb, 0xfe]);
+    for (index, value) in [(0x0b, 0x12)] {
+        chipset.port_write(0x70, 1, index, NOW);
+        chipset.port_write(0x71, 1, value, NOW);
+    }
+    let due = chipset.next_deadline().expect("once a second");
+    assert!(due.0 <= 1_000_000_000);
+    chipset.advance(due);
+    assert_eq!(chipset.acknowledge(due), Some(0x28));
+}
+
+#[test]
+fn reset_forgets_interrupts_and_keeps_time() {
+    let mut chipset = chipset();
+    let now = Vtime(5_000_000_000);
+    start_pics(&mut chipset, [0, 0]);
+    chipset.set_irq(5, true);
+    chipset.mmio_write(0xfed0_0010, 4, 1, now);
+    assert!(chipset.interrupt_pending());
+    chipset.reset(now);
+    assert!(!chipset.interrupt_pending());
+    assert_eq!(chipset.mmio_read(0xfed0_00f0, 8, now), 0);
+    chipset.port_write(0x70, 1, 0, now);
+    assert_eq!(chipset.port_read(0x71, 1, now), 5);
 }
