@@ -82,7 +82,7 @@ impl Machine {
             }
             Event::ConfigChanged { .. } => {}
             Event::Input(input) => core.chipset.input(input, now),
-            Event::PowerButton => core.chipset.power_button(now),
+            Event::PowerButton => core.chipset.press_power_button(now),
             Event::Nmi => core.chipset.raise_nmi(),
             Event::Reset => self.reset()?,
             Event::HostClock { .. } => {}
