@@ -34,6 +34,8 @@ pub struct Core {
     pub watched: bool,
     /// The current op has set `cpu.rip` although its row does not say so (a taken Jcc).
     pub jumped: bool,
+    /// Random numbers of RDRAND and RDSEED.
+    pub entropy: crate::system::entropy::Entropy,
     /// RFLAGS.TF when the current instruction began; #DB follows it (system/debug.rs).
     pub trap_flag: bool,
     /// Mode facts kept by `mode_changed`.
