@@ -16,7 +16,7 @@ fn main() {
     let setup = setup(&arguments, number(3, 256));
     let limit = number(4, u64::MAX);
     let mut machine = Machine::new(&setup, Consoles::default()).unwrap_or_else(|error| panic!("{error}"));
-    machine.core.entropy.seed(&[7; 32]);
+    machine.core.entropy = vcpu::system::entropy::Entropy::new([7; 32]);
     let start = std::time::Instant::now();
     let end = run(&mut machine, limit);
     let seconds = start.elapsed().as_secs_f64();

@@ -16,8 +16,6 @@ pub struct Core {
     pub chipset: Chipset,
     /// Host code for vector and x87 instructions.
     pub thunks: crate::thunk::Thunks,
-    /// What RDRAND and RDSEED draw from.
-    pub entropy: crate::system::entropy::Entropy,
     /// Linear address of the #PF on its way.
     pub fault_address: u64,
     /// Leave the block after the current instruction: code was changed, an interrupt may be due, time moved.

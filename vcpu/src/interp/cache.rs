@@ -86,6 +86,10 @@ impl BlockCache {
         let id = match self.lookup(&key) {
             Some(id) if self.still_right(core, id, base)? => id,
             _ => {
+                if core.thunks.make_room() {
+                    // Blocks name host code that is gone.
+                    self.clear();
+                }
                 let block = decode_block(core, rip.wrapping_add(base), gpa)?;
                 self.drop_stale(core);
                 self.insert(block)

@@ -43,7 +43,7 @@ const FAMILIES: &[&[Row]] = &[
 static TABLE: LazyLock<Vec<Option<Entry>>> = LazyLock::new(|| {
     let codes = Code::values().len();
     let mut table = vec![None; codes];
-    let system = crate::system::families();
+    let system = crate::system::ROWS.iter().copied();
     for row in FAMILIES.iter().copied().chain(system).flatten() {
         let place: &mut Option<Entry> = &mut table[row.code as usize];
         assert!(place.is_none(), "{:?} has two rows", row.code);

@@ -5,10 +5,19 @@ use super::digest::{self, MemoryDigest};
 use super::error::RunError;
 use super::power_on;
 use crate::core::Core;
+use crate::system::entropy::Entropy;
 use crate::interp::{Interpreter, Stop};
 use replay::event::{Event, ShutdownCause};
 use replay::setup::VcpuSetup;
 use replay::time::Vtime;
+
+/// A seed from journaled bytes: the first 32, zeros after the end of a shorter one.
+fn seed_of(bytes: &[u8]) -> [u8; 32] {
+    let mut seed = [0; 32];
+    let len = bytes.len().min(seed.len());
+    seed[..len].copy_from_slice(&bytes[..len]);
+    seed
+}
 
 /// Digests `(registers, memory)` of a machine.
 pub type Digests = (u64, u64);
@@ -67,7 +76,8 @@ impl Machine {
 
     /// Executes until `limit`, the next timer, or something to look at.
     pub fn run(&mut self, limit: u64) -> Stop {
-        self.interpreter.run(&mut self.core, limit.min(self.timer_icount()))
+        let limit = limit.min(self.timer_icount());
+        self.interpreter.run(&mut self.core, limit)
     }
 
     /// Applies an event that changes the guest. Events that are notes do nothing.
@@ -86,7 +96,7 @@ impl Machine {
             Event::Nmi => core.chipset.raise_nmi(),
             Event::Reset => self.reset()?,
             Event::HostClock { .. } => {}
-            Event::Entropy { bytes } => core.entropy.seed(bytes),
+            Event::Entropy { bytes } => core.entropy = Entropy::new(seed_of(bytes)),
             Event::IdleWake { vtime } => core.clock.skip_to(icount, *vtime),
             Event::Rate { shift } => core.clock.set_shift(icount, *shift),
             Event::Shutdown { .. } | Event::End | Event::Digest { .. } => {}

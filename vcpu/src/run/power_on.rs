@@ -10,7 +10,7 @@ use crate::mem::access::FastMasks;
 use crate::mem::ram::Ram;
 use crate::mem::tlb::Tlb;
 use crate::state::regs::gpr;
-use crate::state::{Activity, Cpu, DataRegs, Msrs, Segment, Shadow, TableReg, cr0, cr4, efer, seg};
+use crate::state::{Cpu, Segment, TableReg, cr0, cr4, efer, seg};
 use crate::system::cpuid::Model;
 use crate::system::entropy::Entropy;
 use crate::thunk::Thunks;
@@ -24,11 +24,11 @@ pub fn build(machine: &Machine) -> Result<Core, RunError> {
     let ram = Ram::new(machine.ram_bytes)?;
     let entry = load::load(ram.guest_memory(), machine)?;
     let mut core = Core {
-        cpu: cpu(Arc::new(model))?,
+        cpu: Cpu::power_on(Arc::new(model), Box::new(Tlb::new().map_err(RunError::Tlb)?), 0, machine.cpu_count),
         mem: Memory { ram },
         chipset: Chipset::new(&chipset_config(machine)),
         thunks: Thunks::new().map_err(|error| RunError::Thunks(error.to_string()))?,
-        entropy: Entropy::default(),
+        entropy: Entropy::new([0; 32]),
         fault_address: 0,
         leave_block: false,
         service: false,
@@ -69,45 +69,6 @@ fn chipset_config(machine: &Machine) -> ChipsetConfig {
         debug_console_port: machine.debug_console.map(|(port, _)| port),
         ..ChipsetConfig::default()
     }
-}
-
-/// A CPU after reset (SDM 3A table 9-1).
-fn cpu(model: Arc<Model>) -> Result<Cpu, RunError> {
-    let data = Segment { selector: 0, attributes: 0x93, limit: 0xffff, base: 0 };
-    let code = Segment { selector: 0xf000, attributes: 0x9b, limit: 0xffff, base: 0xffff_0000 };
-    let mut segments = [data; 6];
-    segments[seg::CS] = code;
-    let table = TableReg { base: 0, limit: 0xffff };
-    let mut dr = [0; 8];
-    (dr[6], dr[7]) = (0xffff_0ff0, 0x400);
-    let mut registers = DataRegs::reset();
-    registers.gpr[gpr::RDX] = u64::from(model.signature());
-    Ok(Cpu {
-        data: registers,
-        rip: 0xfff0,
-        icount: 0,
-        eflags: 2,
-        ea_base: [0; 8],
-        segments,
-        ldtr: Segment { attributes: 0x82, ..data },
-        tr: Segment { attributes: 0x8b, ..data },
-        gdtr: table,
-        idtr: table,
-        cr0: cr0::CD | cr0::NW | cr0::ET,
-        cr2: 0,
-        cr3: 0,
-        cr4: 0,
-        xcr0: 1,
-        efer: 0,
-        dr,
-        msr: Msrs::reset(),
-        activity: Activity::Running,
-        shadow: Shadow::None,
-        nmi_blocked: false,
-        debug_pending: 0,
-        tlb: Box::new(Tlb::new().map_err(RunError::Tlb)?),
-        model,
-    })
 }
 
 /// Puts the CPU where the loader says, with flat segments and caches on.
