@@ -3,8 +3,9 @@
 use devices::chardev::console::Console as BackEnd;
 use devices::chardev::log::Log;
 use devices::chardev::port::{Owner, Port};
+use devices::chardev::pty::Pty;
 use devices::chardev::spec::ChardevSpec;
-use devices::chardev::stream::open_stream;
+use devices::chardev::stream::{Stream, open_stream};
 use devices::lifetime::Stop;
 use devices::serve::serve;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -30,8 +31,11 @@ struct Rig {
 /// Starts a back-end on `chardev` and connects the driver to it.
 fn start(name: &str, chardev: &str) -> Rig {
     let spec = ChardevSpec::parse(chardev).unwrap();
-    let stream = open_stream(&spec.stream, name).unwrap();
     let log = spec.log.as_ref().map(|log| Log::open(log, name).unwrap());
+    start_on(name, open_stream(&spec.stream, name).unwrap(), log)
+}
+
+fn start_on(name: &str, stream: Box<dyn Stream>, log: Option<Log>) -> Rig {
     let port = Port::new(stream, log, None, Owner::Console).unwrap();
     let address =
         SocketAddr::from_abstract_name(format!("reprise-test-{}-{name}", std::process::id())).unwrap();
@@ -158,6 +162,39 @@ fn clients_come_and_go() {
         client.read_exact(&mut answer).unwrap();
         assert_eq!(answer, [round; 2]);
     }
+    rig.end();
+}
+
+#[test]
+fn a_pty_can_be_opened_again_and_drops_output_in_between() {
+    let pty = Pty::open("pty0").unwrap();
+    let path = pty.path().to_owned();
+    let mut rig = start_on("pty0", Box::new(pty), None);
+    rig.console.start_receiving().unwrap();
+    for round in 0..2u8 {
+        rig.console.transmit(b"nobody reads this").unwrap();
+        assert!(rig.console.drain(SECONDS).unwrap());
+        let mut user = std::fs::File::options().read(true).write(true).open(&path).unwrap();
+        user.write_all(&[b'a', round, 3, b'\n']).unwrap();
+        assert_eq!(rig.receive(4), [b'a', round, 3, b'\n']);
+        rig.console.transmit(b"x\ny").unwrap();
+        let mut answer = [0; 3];
+        user.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"x\ny", "raw both ways");
+    }
+    rig.end();
+}
+
+#[test]
+#[ignore = "a measurement: run it by name, with --nocapture"]
+fn cost_of_small_writes() {
+    let mut rig = start("cost", "null");
+    let start = Instant::now();
+    for _ in 0..100_000 {
+        rig.console.transmit(&[b'x'; 64]).unwrap();
+    }
+    println!("{} ns a transmit", start.elapsed().as_nanos() / 100_000);
+    assert!(rig.console.drain(SECONDS).unwrap());
     rig.end();
 }
 

@@ -51,12 +51,14 @@ pub struct Escapes {
     at_line_start: bool,
 }
 
-impl Escapes {
+impl Default for Escapes {
     /// The console has the focus.
-    pub fn new() -> Escapes {
+    fn default() -> Escapes {
         Escapes { pending: false, focus: Focus::Console, stamps: None, at_line_start: true }
     }
+}
 
+impl Escapes {
     /// Takes one byte from the stream.
     pub fn key(&mut self, byte: u8) -> Key {
         if !self.pending {
@@ -116,7 +118,7 @@ mod tests {
 
     #[test]
     fn keys() {
-        let mut escapes = Escapes::new();
+        let mut escapes = Escapes::default();
         let keys: Vec<Key> = b"a\x01\x01\x01c\x01x\x01b\x01z".iter().map(|&byte| escapes.key(byte)).collect();
         assert_eq!(
             keys,
@@ -140,7 +142,7 @@ mod tests {
     #[test]
     fn stamps_start_lines() {
         assert_eq!(time_stamp(Duration::from_millis(3_723_004)), "[01:02:03.004] ");
-        let mut escapes = Escapes::new();
+        let mut escapes = Escapes::default();
         let mut out = Vec::new();
         escapes.stamp(b"a\nb", &mut out);
         assert_eq!(out, b"a\nb");

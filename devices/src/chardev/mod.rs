@@ -85,7 +85,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), String> {
     let log = spec.log.as_ref().map(|log| Log::open(log, &label)).transpose()?;
     let owner = match (&listener, &monitor) {
         (Some(_), None) => Owner::Console,
-        (Some(_), Some(_)) => Owner::Both(Escapes::new()),
+        (Some(_), Some(_)) => Owner::Both(Escapes::default()),
         (None, Some(_)) => Owner::Monitor,
         (None, None) => return Err("one of --listen-fd, --socket-path and --monitor-fd is missing".into()),
     };

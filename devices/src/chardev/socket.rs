@@ -77,8 +77,11 @@ impl Socket {
 
     fn wait_for_client(&mut self) -> Result<(), String> {
         let Some(listening) = &self.listening else { return Ok(()) };
-        let kind = if self.telnet { "telnet:" } else { "" };
-        eprintln!("reprise device: info: waiting for connection on: {kind}{}", listening.name());
+        let name = match listening.name().strip_prefix("tcp:") {
+            Some(address) if self.telnet => format!("telnet:{address}"),
+            _ => listening.name().to_string(),
+        };
+        eprintln!("reprise device: {}: info: waiting for connection on: {name},server=on", self.label);
         while self.client.is_none() {
             let Some(listening) = &self.listening else { return Ok(()) };
             let mut fds = [PollFd::new(listening.as_fd(), PollFlags::POLLIN)];

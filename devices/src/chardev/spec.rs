@@ -20,6 +20,7 @@ pub struct ChardevSpec {
 
 /// The host side of a chardev.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the fields are QEMU's properties")]
 pub enum StreamSpec {
     /// Standard input and output; `signals`: ^C reaches the host.
     Stdio { signals: bool },
@@ -65,6 +66,7 @@ pub struct SocketSpec {
 
 /// A socket's address.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the fields are QEMU's properties")]
 pub enum Address {
     /// A path, or a name in Linux's abstract namespace.
     Unix { path: String, in_abstract: bool },

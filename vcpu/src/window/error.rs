@@ -5,6 +5,7 @@ use thiserror::Error;
 
 /// A back-end failed or lied. The run cannot go on without it; the text names it and the value.
 #[derive(Debug, Error)]
+#[allow(missing_docs, reason = "each field stands in the text above its variant")]
 pub enum WindowError {
     /// A system call for the window failed.
     #[error("{device}: cannot {what}: {source}")]
