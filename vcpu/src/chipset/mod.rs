@@ -3,6 +3,9 @@
 pub mod acpi_pm;
 pub mod bytewise;
 pub mod debug_port;
+pub mod fw_cfg;
+pub mod pci_config;
+pub mod pci_host;
 pub mod reset;
 pub mod rtc;
 mod rtc_calendar;
