@@ -65,7 +65,9 @@ impl Chipset {
             PortDevice::SystemControlA => self.control_a.read(offset, size, now),
             PortDevice::Uart(number) => self.uarts[usize::from(number)].read(offset, size, now),
             PortDevice::AcpiPm => self.acpi_pm.read(offset, size, now),
+            PortDevice::FwCfg => self.fw_cfg.read(offset, size, now),
             PortDevice::ResetControl => self.reset_control.read(offset, size, now),
+            PortDevice::PciHost => self.pci.read(offset, size, now),
             PortDevice::DebugConsole => self.debug_console.read(offset, size, now),
             PortDevice::DebugExit => self.debug_exit.read(offset, size, now),
         }
@@ -93,6 +95,14 @@ impl Chipset {
             PortDevice::AcpiPm => {
                 self.acpi_pm.write(offset, size, value, now);
                 self.effects.power_off |= self.acpi_pm.take_power_off();
+            }
+            PortDevice::FwCfg => {
+                self.fw_cfg.write(offset, size, value, now);
+                self.effects.fw_cfg_dma = self.fw_cfg.take_dma_request().or(self.effects.fw_cfg_dma);
+            }
+            PortDevice::PciHost => {
+                self.pci.write(offset, size, value, now);
+                self.effects.pci_decode_changed |= self.pci.take_decode_changed();
             }
             PortDevice::ResetControl => {
                 self.reset_control.write(offset, size, value, now);
@@ -183,6 +193,7 @@ impl Chipset {
         match device {
             MemoryDevice::IoApic => u64::from(self.ioapic.read(offset & !3)) >> (8 * (offset & 3)),
             MemoryDevice::Hpet => self.hpet.read(offset, size, now),
+            MemoryDevice::Ecam => self.pci.ecam_read(offset, size),
         }
     }
 
@@ -190,6 +201,10 @@ impl Chipset {
         match device {
             MemoryDevice::IoApic => self.ioapic.write(offset, value as u32),
             MemoryDevice::Hpet => self.hpet.write(offset, size, value, now),
+            MemoryDevice::Ecam => {
+                self.pci.ecam_write(offset, size, value);
+                self.effects.pci_decode_changed |= self.pci.take_decode_changed();
+            }
         }
     }
 

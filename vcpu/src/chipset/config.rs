@@ -17,6 +17,8 @@ pub struct ChipsetConfig {
     pub ram_bytes: u64,
     /// Seconds since 1970 that the RTC shows at power-on.
     pub rtc_base: i64,
+    /// System UUID shown in fw_cfg.
+    pub uuid: [u8; 16],
     /// Number of UARTs, at most 4.
     pub uart_count: u8,
     /// I/O port of isa-debug-exit, if there is one.
@@ -31,6 +33,7 @@ impl Default for ChipsetConfig {
             cpu_count: 1,
             ram_bytes: 128 << 20,
             rtc_base: 0,
+            uuid: [0; 16],
             uart_count: 1,
             debug_exit_port: None,
             debug_console_port: None,

@@ -17,6 +17,10 @@ pub struct Effects {
     pub uart_output: u8,
     /// `take_debug_output` has something.
     pub debug_output: bool,
+    /// The guest started a fw_cfg transfer; `Chipset::fw_cfg_dma` does it with this address.
+    pub fw_cfg_dma: Option<u64>,
+    /// PCI functions may decode other addresses than before.
+    pub pci_decode_changed: bool,
     /// The A20 gate changed; `a20` says to what.
     pub a20_changed: bool,
 }

@@ -2,7 +2,7 @@
 //!
 //! Adding a device is a row here, an arm in `bus` and a field of `Chipset`.
 
-use super::{ChipsetConfig, acpi_pm, debug_port, reset, rtc};
+use super::{ChipsetConfig, acpi_pm, debug_port, fw_cfg, pci_host, reset, rtc};
 
 /// Devices on I/O ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +27,12 @@ pub enum PortDevice {
     Elcr,
     /// ACPI fixed hardware.
     AcpiPm,
+    /// Firmware configuration.
+    FwCfg,
     /// Reset control register.
     ResetControl,
+    /// PCI configuration mechanism #1.
+    PciHost,
     /// Debug console; its port is configured.
     DebugConsole,
     /// isa-debug-exit; its port is configured.
@@ -38,6 +42,8 @@ pub enum PortDevice {
 /// Devices at physical addresses. The local APIC is not here: its page moves with IA32_APIC_BASE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemoryDevice {
+    /// PCI configuration space (ECAM).
+    Ecam,
     /// I/O APIC.
     IoApic,
     /// High precision event timer.
@@ -79,8 +85,8 @@ const fn memory(first: u64, size: u64, device: MemoryDevice) -> MemoryRow {
     MemoryRow { first, last: first + size - 1, device }
 }
 
-/// Ports in rising order; the first row that fits answers.
-const PORTS: [PortRow; 14] = [
+/// Ports in rising order, byte rows before the row in which they lie; the first that fits answers.
+const PORTS: [PortRow; 16] = [
     ports(0x0020, 2, PortDevice::PicMaster),
     ports(0x0040, 4, PortDevice::Pit),
     ports(0x0061, 1, PortDevice::SystemControlB),
@@ -93,9 +99,11 @@ const PORTS: [PortRow; 14] = [
     ports(0x03e8, 8, PortDevice::Uart(2)),
     ports(0x03f8, 8, PortDevice::Uart(0)),
     ports(0x04d0, 2, PortDevice::Elcr),
+    ports(fw_cfg::PORT, fw_cfg::PORT_COUNT, PortDevice::FwCfg),
     ports(acpi_pm::PORT, acpi_pm::PORT_COUNT, PortDevice::AcpiPm),
     // Inside PCI's CONFIG_ADDRESS, which answers to dwords.
     byte_port(reset::RESET_PORT, PortDevice::ResetControl),
+    ports(pci_host::PORT, pci_host::PORT_COUNT, PortDevice::PciHost),
 ];
 
 /// Address of the I/O APIC's registers.
@@ -105,8 +113,11 @@ pub const IOAPIC_BASE: u64 = 0xfec0_0000;
 pub const HPET_BASE: u64 = 0xfed0_0000;
 
 /// Physical addresses in rising order.
-const MEMORY: [MemoryRow; 2] =
-    [memory(IOAPIC_BASE, 0x1000, MemoryDevice::IoApic), memory(HPET_BASE, 0x400, MemoryDevice::Hpet)];
+const MEMORY: [MemoryRow; 3] = [
+    memory(pci_host::ECAM_BASE, pci_host::ECAM_SIZE, MemoryDevice::Ecam),
+    memory(IOAPIC_BASE, 0x1000, MemoryDevice::IoApic),
+    memory(HPET_BASE, 0x400, MemoryDevice::Hpet),
+];
 
 /// A device and the part of an access that is its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,6 +14,7 @@ pub mod config;
 pub mod debug_port;
 pub mod effects;
 pub mod frequency;
+pub mod fw_cfg;
 mod hpet;
 pub mod interrupts;
 mod ioapic;
@@ -22,9 +23,12 @@ mod lapic_delivery;
 mod lapic_timer;
 mod lapic_x2apic;
 pub mod map;
+pub mod pci_config;
+pub mod pci_host;
 mod pic;
 mod pit;
 mod pit_counter;
+mod platform;
 mod power;
 pub mod reset;
 mod routing;
@@ -43,9 +47,11 @@ use crate::fault::Fault;
 use acpi_pm::AcpiPm;
 use config::{RAM_BELOW_4G_MAX, UARTS_MAX};
 use debug_port::{DebugConsole, DebugExit, PostCode};
+use fw_cfg::{FwCfg, MachineFacts};
 use hpet::Hpet;
 use ioapic::IoApic;
 use lapic::Lapic;
+use pci_host::PciHost;
 use pic::PicPair;
 use pit::Pit;
 use replay::time::Vtime;
@@ -68,6 +74,8 @@ pub struct Chipset {
     rtc: Rtc,
     acpi_pm: AcpiPm,
     uarts: Vec<Uart16550>,
+    pci: PciHost,
+    fw_cfg: FwCfg,
     reset_control: ResetControl,
     control_a: ControlA,
     debug_console: DebugConsole,
@@ -100,6 +108,12 @@ impl Chipset {
             rtc: Rtc::new(config.rtc_base, ram),
             acpi_pm: AcpiPm::new(),
             uarts: (0..config.uart_count).map(|_| Uart16550::new()).collect(),
+            pci: PciHost::new(),
+            fw_cfg: FwCfg::new(MachineFacts {
+                ram_bytes: config.ram_bytes,
+                cpu_count: u16::try_from(config.cpu_count).unwrap_or(u16::MAX),
+                uuid: config.uuid,
+            }),
             reset_control: ResetControl::default(),
             control_a: ControlA::default(),
             debug_console: DebugConsole::default(),

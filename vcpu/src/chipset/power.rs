@@ -22,6 +22,9 @@ impl Chipset {
         for uart in &mut self.uarts {
             uart.reset();
         }
+        self.pci.reset();
+        self.effects.pci_decode_changed |= self.pci.take_decode_changed();
+        self.fw_cfg.reset();
         self.reset_control = ResetControl::default();
         self.control_a = ControlA::default();
         self.post_code = PostCode::default();

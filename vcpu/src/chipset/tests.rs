@@ -292,3 +292,23 @@ fn reset_forgets_interrupts_and_keeps_time() {
     chipset.port_write(0x70, 1, 0, now);
     assert_eq!(chipset.port_read(0x71, 1, now), 5);
 }
+
+#[test]
+fn pci_and_reset_share_their_ports() {
+    let mut chipset = chipset();
+    chipset.port_write(0xcf8, 4, 0x8000_0000, NOW);
+    assert_eq!(chipset.port_read(0xcf8, 4, NOW), 0x8000_0000);
+    let vendor = chipset.port_read(0xcfc, 2, NOW);
+    assert_eq!(vendor, 0x8086);
+    assert_eq!(chipset.mmio_read(0xe000_0000, 2, NOW), u64::from(vendor));
+    assert_eq!(chipset.port_read(0xcf9, 1, NOW), 0);
+    assert!(!chipset.has_effects());
+}
+
+#[test]
+fn fw_cfg_answers_with_its_signature() {
+    let mut chipset = chipset();
+    chipset.port_write(0x510, 2, 0, NOW);
+    let bytes: Vec<u8> = (0..4).map(|_| chipset.port_read(0x511, 1, NOW) as u8).collect();
+    assert_eq!(bytes, b"QEMU");
+}
