@@ -11,7 +11,6 @@ use crate::isa::{Op, Row, opflag};
 use crate::mem::ram::PAGE_SIZE;
 use crate::state::regs::gpr;
 use crate::state::seg;
-use crate::thunk;
 use iced_x86::{
     Decoder, DecoderError, DecoderOptions, Instruction, InstructionInfoFactory, OpAccess, OpKind, Register,
 };
@@ -162,7 +161,7 @@ pub fn build(core: &mut Core, instruction: &Instruction, bits: u8) -> Op {
     }
     if offered && entry.is_none() {
         op.flags &= !opflag::LAST;
-        if !thunk::decode(&mut core.thunks, instruction, &mut op) {
+        if !core.thunks.decode(instruction, &mut op) {
             op.run = undefined.run;
             op.flags |= opflag::LAST;
         }
