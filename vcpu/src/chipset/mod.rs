@@ -89,7 +89,9 @@ pub struct Chipset {
     current: usize,
     /// Cached: a maskable interrupt for the current CPU.
     interrupt: bool,
-    /// Cached: the earliest deadline of all devices.
+    /// Cached: the earliest deadline of the devices other than local APICs.
+    device_deadline: Option<Vtime>,
+    /// Cached: the earliest deadline of all.
     deadline: Option<Vtime>,
 }
 
@@ -124,6 +126,7 @@ impl Chipset {
             effects: Effects::default(),
             current: 0,
             interrupt: false,
+            device_deadline: None,
             deadline: None,
             config,
         };
@@ -174,18 +177,23 @@ impl Chipset {
         }
     }
 
-    /// Keeps the cached answers; after every change.
+    /// Keeps the cached answers; after every change of an interrupt controller.
     fn refresh(&mut self) {
         let lapic = &self.lapics[self.current];
         self.interrupt = lapic.pending_vector().is_some() || self.extint_pending(self.current);
         let lapics = self.lapics.iter().filter_map(Lapic::deadline).min();
+        self.deadline = [lapics, self.device_deadline].into_iter().flatten().min();
+        self.effects.init |= std::mem::take(&mut self.lapics[0].signals.init);
+    }
+
+    /// Keeps the deadline of the devices; after every change of one.
+    fn refresh_device_deadline(&mut self) {
         let uarts = self.uarts.iter().filter_map(Uart16550::deadline).min();
         // In legacy routing the outputs of the 8254 and the RTC go nowhere.
         let (pit, rtc) =
             if self.hpet.is_legacy() { (None, None) } else { (self.pit.deadline(), self.rtc.deadline()) };
-        let all = [lapics, self.hpet.deadline(), pit, rtc, self.acpi_pm.deadline(), uarts];
-        self.deadline = all.into_iter().flatten().min();
-        self.effects.init |= std::mem::take(&mut self.lapics[0].signals.init);
+        let all = [self.hpet.deadline(), pit, rtc, self.acpi_pm.deadline(), uarts];
+        self.device_deadline = all.into_iter().flatten().min();
     }
 
     /// Whether a maskable interrupt is pending for the CPU.
@@ -303,5 +311,7 @@ impl Chipset {
     }
 }
 
+#[cfg(test)]
+mod random_tests;
 #[cfg(test)]
 mod tests;

@@ -105,6 +105,7 @@ impl Chipset {
             self.nmi_waits = false;
             self.lapics[0].raise_nmi_pin();
         }
+        self.refresh_device_deadline();
         self.settle_apics();
     }
 
