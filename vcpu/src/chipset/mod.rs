@@ -4,11 +4,15 @@ pub mod acpi_pm;
 pub mod bytewise;
 pub mod debug_port;
 pub mod fw_cfg;
+pub mod i8042;
+pub mod keyboard;
+pub mod mouse;
 pub mod pci_config;
 pub mod pci_host;
 pub mod reset;
 pub mod rtc;
 mod rtc_calendar;
+mod scancodes;
 pub mod uart16550;
 
 use replay::time::Vtime;
