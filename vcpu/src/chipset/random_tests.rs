@@ -2,6 +2,7 @@
 
 use super::*;
 use proptest::prelude::*;
+use replay::event::Input;
 
 /// One step of a random guest.
 #[derive(Clone, Debug)]
@@ -16,6 +17,7 @@ enum Step {
     Cr8 { value: u8 },
     Interrupt,
     Receive { uart: u8, bytes: Vec<u8> },
+    Input(Input),
     Wait { ns: u64 },
     ToDeadline,
     Reset,
@@ -61,6 +63,11 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0u8..16).prop_map(|value| Step::Cr8 { value }),
         6 => Just(Step::Interrupt),
         1 => (0u8..3, prop::collection::vec(any::<u8>(), 0..40)).prop_map(|(uart, bytes)| Step::Receive { uart, bytes }),
+        1 => (any::<u16>(), any::<bool>()).prop_map(|(scancode, down)| Step::Input(Input::Key { scancode, down })),
+        1 => (0x01u16..0x58, any::<bool>()).prop_map(|(scancode, down)| Step::Input(Input::Key { scancode, down })),
+        1 => (any::<i32>(), any::<i32>(), any::<i32>())
+            .prop_map(|(dx, dy, dz)| Step::Input(Input::MouseMove { dx, dy, dz })),
+        1 => any::<u8>().prop_map(|buttons| Step::Input(Input::MouseButtons { buttons })),
         3 => prop_oneof![0u64..5_000, 0u64..3_000_000_000, 0u64..1 << 55].prop_map(|ns| Step::Wait { ns }),
         6 => Just(Step::ToDeadline),
         1 => Just(Step::Reset),
@@ -90,6 +97,7 @@ fn take(chipset: &mut Chipset, step: &Step, now: &mut Vtime) {
             chipset.take_nmi();
         }
         Step::Receive { uart, ref bytes } => drop(chipset.uart_receive(uart, bytes, *now)),
+        Step::Input(ref input) => chipset.input(input, *now),
         Step::Wait { ns } => now.0 += ns,
         Step::ToDeadline => {
             if let Some(deadline) = chipset.next_deadline() {
