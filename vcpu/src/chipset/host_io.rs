@@ -49,6 +49,11 @@ impl Chipset {
         self.settle();
     }
 
+    /// Key events that the keyboard takes before new ones are lost.
+    pub fn keyboard_room(&self) -> usize {
+        self.i8042.keyboard_room()
+    }
+
     /// The keyboard's LEDs: scroll lock, num lock, caps lock from bit 0 on.
     pub fn keyboard_leds(&self) -> u8 {
         self.i8042.leds()

@@ -224,6 +224,11 @@ impl I8042 {
         self.a20
     }
 
+    /// Key events that the keyboard takes before new ones are lost.
+    pub fn keyboard_room(&self) -> usize {
+        self.keyboard.room()
+    }
+
     /// Scroll lock, num lock, caps lock from bit 0 on.
     pub fn leds(&self) -> u8 {
         self.keyboard.leds()

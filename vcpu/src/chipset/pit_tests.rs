@@ -44,7 +44,7 @@ fn mode_2_is_low_for_the_last_clock_of_each_period() {
     for (tick, count) in [(1, 11932), (2, 11931), (11932, 1), (11933, 11932)] {
         assert_eq!(latched(&mut pit, 0, tick), count, "tick {tick}");
     }
-    assert_eq!(pit.counters[0].out(11932 + 11932), false);
+    assert!(!pit.counters[0].out(11932 + 11932));
     let mut pit = Pit::default();
     program(&mut pit, 0x34, 11932, 0);
     for period in 1..4 {

@@ -270,10 +270,8 @@ fn port_0x70_holds_nmis_off() {
 fn rtc_update_interrupt_on_irq_8() {
     let mut chipset = chipset();
     start_pics(&mut chipset, [0xfb, 0xfe]);
-    for (index, value) in [(0x0b, 0x12)] {
-        chipset.port_write(0x70, 1, index, NOW);
-        chipset.port_write(0x71, 1, value, NOW);
-    }
+    chipset.port_write(0x70, 1, 0x0b, NOW);
+    chipset.port_write(0x71, 1, 0x12, NOW);
     let due = chipset.next_deadline().expect("once a second");
     assert!(due.0 <= 1_000_000_000);
     chipset.advance(due);
