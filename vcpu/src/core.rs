@@ -38,8 +38,6 @@ pub struct Core {
     pub trap_flag: bool,
     /// Mode facts kept by `mode_changed`.
     pub mode: Mode,
-    /// Host code for SIMD, x87 and the like.
-    pub thunks: crate::thunk::Thunks,
 }
 
 /// Facts derived from control registers and segments; `Core::mode_changed` keeps them.

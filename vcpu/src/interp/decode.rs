@@ -161,7 +161,7 @@ pub fn build(core: &mut Core, instruction: &Instruction, bits: u8) -> Op {
     }
     if offered && entry.is_none() {
         op.flags &= !opflag::LAST;
-        if !core.thunks.decode(instruction, &mut op) {
+        if !crate::thunk::decode(&mut core.thunks, instruction, &mut op) {
             op.run = undefined.run;
             op.flags |= opflag::LAST;
         }
