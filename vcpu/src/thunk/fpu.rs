@@ -123,9 +123,18 @@ pub(super) fn pop(fx: &mut FxImage) {
     fx.0[REGISTERS].rotate_left(16);
 }
 
+/// Replaces the status word. The registers stay where they are physically, so ST(0)…ST(7) become other ones
+/// when TOP changes.
+pub(super) fn replace_status(fx: &mut FxImage, value: u16) {
+    let old = top(fx);
+    set_status(fx, value);
+    let turn = 16 * usize::from(top(fx).wrapping_sub(old) & 7);
+    fx.0[REGISTERS].rotate_left(turn);
+}
+
 /// FNINIT: control, status and tags; the registers keep their contents.
 pub(super) fn initialise(fx: &mut FxImage) {
-    fx.0[STATUS..STATUS + 2].fill(0);
+    replace_status(fx, 0);
     set_tags(fx, 0);
     set_control(fx, CONTROL_RESET);
 }
@@ -169,8 +178,6 @@ pub(super) fn load_image(fx: &mut FxImage, image: &[u8]) {
 
 /// What every MMX instruction but EMMS does: TOP becomes 0, all registers full (SDM 1 9.5.1).
 pub(super) fn enter_mmx(fx: &mut FxImage) {
-    let turn = 16 * usize::from(top(fx));
-    fx.0[REGISTERS].rotate_right(turn);
-    set_top(fx, 0);
+    replace_status(fx, status(fx) & !status::TOP);
     set_tags(fx, 0xff);
 }

@@ -100,7 +100,7 @@ const fn environment_len<const WIDTH: usize>() -> usize {
 
 /// The environment: control, status, tags, then pointers, which are zero. In the 32-bit form the unused upper
 /// halves read as ones (SDM 1 figures 8-9 to 8-12).
-fn environment<const WIDTH: usize>(fx: &FxImage, into: &mut [u8]) {
+pub(super) fn environment<const WIDTH: usize>(fx: &FxImage, into: &mut [u8]) {
     into.fill(0);
     for (i, value) in [fpu::control(fx), fpu::status(fx), full_tags(fx)].into_iter().enumerate() {
         into[i * WIDTH..i * WIDTH + 2].copy_from_slice(&value.to_le_bytes());
@@ -109,12 +109,12 @@ fn environment<const WIDTH: usize>(fx: &FxImage, into: &mut [u8]) {
     into[6 * WIDTH + 2..7 * WIDTH].fill(0xff);
 }
 
-fn set_environment<const WIDTH: usize>(fx: &mut FxImage, from: &[u8]) {
+pub(super) fn set_environment<const WIDTH: usize>(fx: &mut FxImage, from: &[u8]) {
     let field = |i: usize| u16::from_le_bytes([from[i * WIDTH], from[i * WIDTH + 1]]);
     let tags = field(2);
     fpu::set_tags(fx, (0..8).filter(|i| tags >> (2 * i) & 3 != 3).fold(0, |tags, i| tags | 1 << i));
     fpu::set_control(fx, field(0));
-    fpu::set_status(fx, field(1));
+    fpu::replace_status(fx, field(1));
 }
 
 /// The two-bit tags, computed from the registers: valid, zero, special, empty (SDM 1 8.1.7).

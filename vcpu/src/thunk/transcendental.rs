@@ -45,8 +45,9 @@ fn rounding(fx: &FxImage) -> Rounding {
     Rounding::from_bits(fpu::control(fx) >> 10)
 }
 
+/// None of these exceptions holds the result back; precision never does.
 fn masked(fx: &FxImage, flags: u16) -> bool {
-    flags & !fpu::control(fx) & EXCEPTIONS == 0
+    flags & !fpu::control(fx) & EXCEPTIONS & !flag::PRECISION == 0
 }
 
 /// Adds exception flags and sets C1 and C2.
@@ -191,8 +192,9 @@ fn exponential(fx: &mut FxImage) {
         Class::Unsupported => special(fx, flag::INVALID, F80::INDEFINITE),
         Class::Infinity if x.is_negative() => special(fx, 0, minus_one),
         Class::Infinity => special(fx, 0, x),
-        Class::Normal if x == F80::ONE => special(fx, 0, x),
-        Class::Normal if x == minus_one => special(fx, 0, F80 { sign_exponent: 0xbffe, ..F80::ONE }),
+        // Exact, but processors report precision loss here too.
+        Class::Normal if x == F80::ONE => special(fx, flag::PRECISION, x),
+        Class::Normal if x == minus_one => special(fx, flag::PRECISION, F80 { sign_exponent: 0xbffe, ..F80::ONE }),
         Class::Normal if x.exponent() >= 0x3fff => special(fx, 0, x),
         Class::Normal => Some(round(fx, log::exp2_minus_one(x.to_wide()), false)),
         Class::Denormal => {
@@ -301,9 +303,14 @@ fn logarithm_of_zero(y: F80) -> (u16, Rounded) {
     }
 }
 
-/// y × log; the product of two exact factors is exact when the significands are short enough together.
+/// y × log. Processors report precision loss (and underflow) even where the product is exact.
 fn round_product(fx: &FxImage, y: F80, log: Wide, exact: bool) -> Rounded {
-    round(fx, y.to_wide().multiply(log), exact)
+    let mut result = round(fx, y.to_wide().multiply(log), exact);
+    result.flags |= flag::PRECISION;
+    if result.value.class() == Class::Denormal {
+        result.flags |= flag::UNDERFLOW;
+    }
+    result
 }
 
 /// ST(1) × log2(ST(0) + 1). Beyond -1 the manual leaves the result open; here it is invalid.
@@ -324,4 +331,21 @@ fn logarithm_plus_one(fx: &mut FxImage) {
             }
         }
     });
+}
+
+/// Runs the instruction with this code, for comparison with the host's.
+#[cfg(test)]
+pub(super) fn run_code(code: Code, fx: &mut FxImage) {
+    let instruction = match code {
+        Code::Fsin => sine,
+        Code::Fcos => cosine,
+        Code::Fsincos => sine_cosine,
+        Code::Fptan => tangent,
+        Code::Fpatan => arctangent,
+        Code::F2xm1 => exponential,
+        Code::Fyl2x => logarithm,
+        Code::Fyl2xp1 => logarithm_plus_one,
+        _ => panic!("{code:?} is not transcendental"),
+    };
+    run_on(fx, instruction);
 }

@@ -1,5 +1,8 @@
 //! Thunks run on plain register files, compared with the host and with the manual; coverage of all codes.
 
+mod host_environment;
+mod host_x87;
+
 use super::*;
 use crate::isa::Op;
 use crate::state::Status;
@@ -334,7 +337,7 @@ fn every_served_code_decodes() {
                 continue;
             };
             let before = thunks.len();
-            if !decode(&mut thunks, &instruction, &mut unused_op()) {
+            if !thunks.decode(&instruction, &mut unused_op()) {
                 missing.push(format!("{code:?} memory={memory}"));
             } else if thunks.len() > before {
                 native += 1;
