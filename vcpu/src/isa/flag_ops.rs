@@ -55,7 +55,10 @@ pub fn nop(_: &mut Core, _: &Op) -> Result<(), Fault> {
 
 /// Codes in the hint-NOP space (0F 0D, 0F 18…0F 1F): without their feature they are NOPs, not #UD (SDM 2B, NOP).
 pub fn is_hint(code: Code) -> bool {
-    matches!(code, Endbr64 | Endbr32 | Rdsspd_r32 | Rdsspq_r64 | Cldemote_m8 | Prefetchit0_m8 | Prefetchit1_m8)
+    matches!(
+        code,
+        Endbr64 | Endbr32 | Rdsspd_r32 | Rdsspq_r64 | Cldemote_m8 | Prefetchit0_m8 | Prefetchit1_m8
+    )
 }
 
 /// UD0, UD1, UD2 and every instruction without a row.
