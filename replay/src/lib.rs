@@ -2,7 +2,15 @@
 //!
 //! Invariant: nothing here decides when to do input or output; callers do. Nothing here reads a clock.
 
+pub mod codec;
+pub mod difference;
+pub mod digest;
 pub mod event;
+pub mod lane;
+pub mod log;
 pub mod machine;
+pub mod manifest;
+pub mod message;
+pub mod recording;
 pub mod setup;
 pub mod time;

@@ -14,10 +14,14 @@ pub struct Core {
     /// Guest RAM and what is known of its pages.
     pub mem: Memory,
     pub chipset: Chipset,
+    /// Host code for vector and x87 instructions.
+    pub thunks: crate::thunk::Thunks,
     /// Linear address of the #PF on its way.
     pub fault_address: u64,
     /// Leave the block after the current instruction: code was changed, an interrupt may be due, time moved.
     pub leave_block: bool,
+    /// A device was used: deadlines, interrupt lines or effects may have changed.
+    pub service: bool,
     /// Index of the current op in its block.
     pub op_index: u32,
     /// How icount maps to guest time.
@@ -71,6 +75,13 @@ impl Core {
     #[inline(always)]
     pub fn icount_now(&self) -> u64 {
         self.cpu.icount + u64::from(self.op_index)
+    }
+
+    /// To be called at every use of the chipset by an instruction: the block ends, so that what it changed acts
+    /// before the next instruction, in every engine.
+    pub fn use_device(&mut self) {
+        self.leave_block = true;
+        self.service = true;
     }
 
     /// Guest time at the current instruction.

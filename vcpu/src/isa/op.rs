@@ -66,3 +66,11 @@ pub struct Op {
     /// Thunk number, or what a family wants.
     pub aux: u32,
 }
+
+impl Op {
+    /// The operand that may be memory is memory.
+    #[inline(always)]
+    pub fn is_memory(&self) -> bool {
+        self.flags & opflag::MEMORY != 0
+    }
+}

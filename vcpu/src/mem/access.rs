@@ -65,7 +65,7 @@ impl Core {
 
     /// Guest physical address when a read needs no check.
     #[inline(always)]
-    pub(super) fn fast_read<T: Word>(&self, gva: u64) -> Option<u64> {
+    pub fn fast_read<T: Word>(&self, gva: u64) -> Option<u64> {
         let found = self.cpu.tlb.entry(gva);
         let low = T::SIZE - 1;
         let odd = (found ^ (gva & (entry::SIGN | low))) & (self.fast.read_mask | low);
@@ -74,7 +74,7 @@ impl Core {
 
     /// Guest physical address when a write needs no check.
     #[inline(always)]
-    pub(super) fn fast_write<T: Word>(&self, gva: u64) -> Option<u64> {
+    pub fn fast_write<T: Word>(&self, gva: u64) -> Option<u64> {
         let found = self.cpu.tlb.entry(gva);
         let low = T::SIZE - 1;
         let odd = (found ^ (gva & (entry::SIGN | low))) & (self.fast.write_mask | low);
@@ -230,8 +230,8 @@ impl Core {
     }
 
     fn device_read(&mut self, gpa: u64, into: &mut [u8]) {
+        self.use_device();
         let now = self.vtime_now();
-        self.leave_block = true;
         for (offset, size) in bus_cycles(gpa, into.len()) {
             let value = self.chipset.mmio_read(gpa + offset as u64, size as u8, now);
             into[offset..offset + size].copy_from_slice(&value.to_le_bytes()[..size]);
@@ -239,8 +239,8 @@ impl Core {
     }
 
     fn device_write(&mut self, gpa: u64, from: &[u8]) {
+        self.use_device();
         let now = self.vtime_now();
-        self.leave_block = true;
         for (offset, size) in bus_cycles(gpa, from.len()) {
             let mut bytes = [0; 8];
             bytes[..size].copy_from_slice(&from[offset..offset + size]);

@@ -215,6 +215,21 @@ impl Ram {
         unsafe { self.base.as_ptr().add(gpa as usize) }
     }
 
+    /// Copies `len` bytes between two places, each in one page, the target with `FAST_WRITE`; as if through a buffer.
+    pub fn copy_fast(&mut self, from: u64, to: u64, len: u64) {
+        // SAFETY: both ranges are in the mapping (`pointer` asserts it); `copy` allows overlap.
+        unsafe { std::ptr::copy(self.pointer(from, len), self.pointer(to, len), len as usize) }
+    }
+
+    /// Stores `count` copies of `value` in one page that has `FAST_WRITE`.
+    pub fn fill_fast<T: Copy>(&mut self, to: u64, value: T, count: u64) {
+        let start = self.pointer(to, count * size_of::<T>() as u64).cast::<T>();
+        for index in 0..count as usize {
+            // SAFETY: the whole range is in the mapping (`pointer` asserts it).
+            unsafe { start.add(index).write_unaligned(value) }
+        }
+    }
+
     /// Copies bytes out of RAM; false when the range is not all RAM.
     pub fn read_bytes(&self, gpa: u64, into: &mut [u8]) -> bool {
         let len = into.len() as u64;

@@ -94,7 +94,7 @@ pub struct Cpu {
 }
 
 /// Model-specific registers that hold state of their own (system/msr.rs has the table).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Msrs {
     pub star: u64,
     pub lstar: u64,

@@ -111,7 +111,7 @@ pub fn segment_mask(segment: &Segment) -> u64 {
 
 impl Core {
     /// Writes the bits of RSP that `mask` names; a 32-bit stack clears the upper half.
-    pub(super) fn set_stack_pointer(&mut self, value: u64, mask: u64) {
+    pub fn set_stack_pointer(&mut self, value: u64, mask: u64) {
         let rsp = &mut self.cpu.data.gpr[gpr::RSP];
         *rsp = match mask {
             0xffff => *rsp & !0xffff | value & 0xffff,

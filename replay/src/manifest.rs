@@ -1,0 +1,224 @@
+//! The manifest: what a recording says about itself, `manifest.json`.
+//!
+//! JSON, so that people and scripts can read it, with a checksum over every byte of the file, so that a changed one is
+//! found. The rule: take the text with the checksum's 16 hexadecimal digits replaced by zeros; their value is the XXH3-64
+//! of that. `checksum` is the first member and `recording.format` is always there, in every version.
+
+use crate::machine::Machine;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Version that this release writes, and the newest that it reads.
+pub const FORMAT: u32 = 1;
+/// A longer manifest is refused unread.
+pub const MANIFEST_BYTES_MAX: u64 = 4 << 20;
+
+const PREFIX: &str = "{\n  \"checksum\": \"";
+const NO_CHECKSUM: &str = "0000000000000000";
+
+/// What was recorded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Version of the recording's format: [`FORMAT`].
+    pub format: u32,
+    /// Version of the reprise that recorded.
+    pub build: String,
+    /// Identity of the recording, hyphenated; the log carries it too.
+    pub uuid: String,
+    /// Host time of the recording's start: seconds since 1970-01-01 UTC.
+    pub created_unix_s: i64,
+    /// The machine, options resolved.
+    pub machine: Machine,
+    /// The command line as it was given.
+    pub command_line: Vec<String>,
+    /// The kernel image.
+    pub kernel: Option<FileIdentity>,
+    /// The initial RAM disk.
+    pub initrd: Option<FileIdentity>,
+    /// Name of the state at the start, from `rrsnapshot=`.
+    pub snapshot_tag: Option<String>,
+    /// Vendor string of the host CPU, e.g. `GenuineIntel`.
+    pub host_cpu_vendor: String,
+    /// Instructions between two digests in the log.
+    pub digest_interval: u64,
+}
+
+/// A file of the host that the machine was made from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileIdentity {
+    /// Where it was.
+    pub path: String,
+    /// Its length.
+    pub bytes: u64,
+    /// SHA-256 of its content, 64 lower-case hexadecimal digits.
+    pub sha256: String,
+}
+
+/// A manifest that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ManifestError {
+    /// The file is not as it was written.
+    #[error("manifest.json is damaged or was changed: {what}")]
+    Damaged {
+        /// What does not fit.
+        what: String,
+    },
+    /// It holds something that JSON cannot.
+    #[error("manifest.json cannot be written: {what}")]
+    Unwritable {
+        /// What.
+        what: String,
+    },
+    /// A later release made it.
+    #[error("the recording has format {found}, this reprise reads formats up to {FORMAT}: use a newer one")]
+    Newer {
+        /// Its format.
+        found: u32,
+    },
+}
+
+#[derive(Serialize)]
+struct DocumentRef<'a> {
+    checksum: &'a str,
+    recording: &'a Manifest,
+}
+
+#[derive(Deserialize)]
+struct Document<T> {
+    recording: T,
+}
+
+/// The part that every version has.
+#[derive(Deserialize)]
+struct Versioned {
+    format: u32,
+}
+
+impl Manifest {
+    /// The text of `manifest.json`.
+    ///
+    /// # Errors
+    /// If a path of the machine is not UTF-8.
+    pub fn to_text(&self) -> Result<String, ManifestError> {
+        let document = DocumentRef { checksum: NO_CHECKSUM, recording: self };
+        let mut text = serde_json::to_string_pretty(&document)
+            .map_err(|error| ManifestError::Unwritable { what: error.to_string() })?;
+        text.push('\n');
+        let checksum = format!("{:016x}", xxh3_64(text.as_bytes()));
+        text.replace_range(PREFIX.len()..PREFIX.len() + checksum.len(), &checksum);
+        Ok(text)
+    }
+
+    /// Reads what [`Manifest::to_text`] wrote.
+    pub fn from_text(text: &[u8]) -> Result<Manifest, ManifestError> {
+        let damaged = |what: String| ManifestError::Damaged { what };
+        let digits = PREFIX.len()..PREFIX.len() + NO_CHECKSUM.len();
+        let Some(found) = text.get(digits.clone()).filter(|_| text.starts_with(PREFIX.as_bytes())) else {
+            return Err(damaged("it does not begin with a checksum".into()));
+        };
+        let mut zeroed = text.to_vec();
+        zeroed[digits].copy_from_slice(NO_CHECKSUM.as_bytes());
+        let expected = format!("{:016x}", xxh3_64(&zeroed));
+        if found != expected.as_bytes() {
+            return Err(damaged(format!("its checksum is {}, not {expected}", found.escape_ascii())));
+        }
+        let parse_failed = |error: serde_json::Error| damaged(error.to_string());
+        let versioned: Document<Versioned> = serde_json::from_slice(text).map_err(parse_failed)?;
+        if versioned.recording.format > FORMAT {
+            return Err(ManifestError::Newer { found: versioned.recording.format });
+        }
+        let document: Document<Manifest> = serde_json::from_slice(text).map_err(parse_failed)?;
+        document.recording.uuid_bytes()?;
+        Ok(document.recording)
+    }
+
+    /// The uuid as the log's header has it.
+    pub fn uuid_bytes(&self) -> Result<[u8; 16], ManifestError> {
+        uuid::Uuid::parse_str(&self.uuid)
+            .map(uuid::Uuid::into_bytes)
+            .map_err(|error| ManifestError::Damaged { what: format!("uuid {:?}: {error}", self.uuid) })
+    }
+}
+
+/// A manifest for tests, here and in the crates that use recordings.
+#[doc(hidden)]
+pub fn example() -> Manifest {
+    use crate::machine::{Boot, Clock, CpuChoice, DeviceChoice, DeviceKind};
+    let machine = Machine {
+        ram_bytes: 256 << 20,
+        cpu: CpuChoice { model: "x86-64-v3".into(), features: vec![("avx2".into(), false)] },
+        cpu_count: 1,
+        boot: Boot { kernel: Some("/boot/vmlinuz".into()), initrd: None, cmdline: "console=ttyS0".into() },
+        clock: Clock { shift: 5, auto: false, sleep: true, rtc_base: 1_700_000_000 },
+        uarts: vec![Some(0)],
+        devices: vec![DeviceChoice { id: "serial0".into(), kind: DeviceKind::Chardev }],
+        no_reboot: true,
+        no_shutdown: false,
+        debug_exit_port: None,
+        debug_console: None,
+        uuid: None,
+    };
+    Manifest {
+        format: FORMAT,
+        build: "0.1.0".into(),
+        uuid: "67e55044-10b1-426f-9247-bb680e5fe0c8".into(),
+        created_unix_s: 1_700_000_001,
+        machine,
+        command_line: vec!["reprise".into(), "-kernel".into(), "/boot/vmlinuz".into()],
+        kernel: Some(FileIdentity { path: "/boot/vmlinuz".into(), bytes: 3, sha256: "0".repeat(64) }),
+        initrd: None,
+        snapshot_tag: Some("init".into()),
+        host_cpu_vendor: "GenuineIntel".into(),
+        digest_interval: 10_000_000,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_reads_back() {
+        let manifest = example();
+        let text = manifest.to_text().unwrap();
+        assert!(text.starts_with("{\n  \"checksum\": \"") && text.ends_with("}\n"));
+        assert_eq!(Manifest::from_text(text.as_bytes()).unwrap(), manifest);
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(json["recording"]["machine"]["ram_bytes"], 268_435_456u64);
+    }
+
+    #[test]
+    fn every_changed_byte_and_every_cut_is_found() {
+        let text = example().to_text().unwrap().into_bytes();
+        for at in 0..text.len() {
+            for flip in [1, 0x20, 0x80, 0xff] {
+                let mut changed = text.clone();
+                changed[at] ^= flip;
+                let error = Manifest::from_text(&changed).unwrap_err();
+                assert!(matches!(error, ManifestError::Damaged { .. }), "byte {at}: {error}");
+            }
+            assert!(Manifest::from_text(&text[..at]).is_err(), "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn a_newer_format_is_named() {
+        let text = Manifest { format: 7, ..example() }.to_text().unwrap();
+        assert_eq!(Manifest::from_text(text.as_bytes()), Err(ManifestError::Newer { found: 7 }));
+    }
+
+    #[test]
+    fn a_path_that_is_no_text_is_an_error() {
+        use std::os::unix::ffi::OsStrExt;
+        let mut manifest = example();
+        manifest.machine.boot.kernel = Some(std::ffi::OsStr::from_bytes(b"/\xff").into());
+        assert!(matches!(manifest.to_text(), Err(ManifestError::Unwritable { .. })));
+    }
+
+    #[test]
+    fn a_uuid_that_is_none_is_refused() {
+        let text = Manifest { uuid: "something".into(), ..example() }.to_text().unwrap();
+        assert!(matches!(Manifest::from_text(text.as_bytes()), Err(ManifestError::Damaged { .. })));
+    }
+}

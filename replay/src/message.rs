@@ -1,0 +1,133 @@
+//! Messages of the lane between the broker and a vCPU process.
+//!
+//! Inbound messages keep their order. The one distinction that matters: `Apply` and `Offer` change the guest and end up
+//! in the journal; `Control` never does.
+
+use crate::event::{DeviceIndex, Input, ShutdownCause, Stamped};
+use crate::time::Icount;
+use serde::{Deserialize, Serialize};
+
+/// Broker → vCPU.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Inbound {
+    /// Replay: the next event of the log. The vCPU runs to exactly this icount, applies it, and takes the next.
+    Apply(Stamped),
+    /// Replay: the log holds no more events; run to this icount and pause there.
+    LogEnds {
+        /// Last instruction count that the recording is known to have reached.
+        icount: Icount,
+        /// Whether this is the end of the run or only of what is known of it.
+        how: LogEnding,
+    },
+    /// Plain run and recording: something from the host, to be stamped and applied at the next checkpoint.
+    Offer(Offer),
+    /// A command without effect on the guest; answered by [`Outbound::Ack`].
+    Control {
+        /// Chosen by the broker; comes back in the acknowledgement.
+        sequence: u64,
+        /// What to do.
+        control: Control,
+    },
+}
+
+/// How a log ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LogEnding {
+    /// With its End event.
+    Finished,
+    /// Without: its writer was killed or could not write on.
+    CutShort,
+    /// At a damaged block; what follows is not used.
+    Damaged,
+}
+
+/// Something from the host that becomes an event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Offer {
+    /// A back-end signalled a queue; its used entries are in the window.
+    DeviceReady {
+        /// The device, in window order.
+        device: DeviceIndex,
+        /// Index of the virtqueue.
+        queue: u16,
+    },
+    /// Keyboard or mouse.
+    Input(Input),
+    /// The power button.
+    PowerButton,
+    /// A non-maskable interrupt.
+    Nmi,
+    /// A reset of the machine.
+    Reset,
+    /// End the run.
+    Quit {
+        /// Why.
+        cause: ShutdownCause,
+    },
+}
+
+/// A command without effect on the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Control {
+    /// Pause between two instructions.
+    Stop,
+    /// Run on.
+    Continue,
+    /// End the process without an event: a replay is left.
+    Quit,
+}
+
+/// vCPU → broker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outbound {
+    /// An event took effect; the order of these is the truth.
+    Journal(Stamped),
+    /// The control command with this number was carried out.
+    Ack {
+        /// The command's number.
+        sequence: u64,
+    },
+    /// The machine stands still.
+    Paused {
+        /// Where.
+        icount: Icount,
+        /// Why.
+        reason: PauseReason,
+    },
+    /// A replay differs from its recording; the machine is paused.
+    Divergence {
+        /// Where the difference was seen.
+        icount: Icount,
+        /// What differs, e.g. `registers digest`.
+        field: String,
+        /// The recording's value.
+        expected: String,
+        /// The replay's value.
+        found: String,
+    },
+    /// The run is over; the process is about to exit.
+    Ended {
+        /// Why.
+        cause: ShutdownCause,
+        /// Where.
+        icount: Icount,
+    },
+    /// A warning for the user.
+    Note {
+        /// One line.
+        text: String,
+    },
+}
+
+/// Why a machine stands still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PauseReason {
+    /// The monitor or a debugger asked for it, or `-S` was given.
+    Stopped,
+    /// The replay has reached the end of the log.
+    EndOfLog,
+    /// The guest ended, and the machine was told to stay (`-no-shutdown`).
+    Shutdown(ShutdownCause),
+    /// The replay differs from the recording.
+    Divergence,
+}
