@@ -8,7 +8,7 @@ mod transfers;
 
 use super::cpuid::Model;
 use super::entropy::Entropy;
-use crate::chipset::Chipset;
+use crate::chipset::{Chipset, ChipsetConfig};
 use crate::core::Core;
 use crate::fault::Fault;
 use crate::isa::Op;
@@ -18,6 +18,7 @@ use crate::mem::tlb::Tlb;
 use crate::run::vtime::VirtualClock;
 use crate::state::regs::gpr;
 use crate::state::{Cpu, Segment, TableReg, cr0, cr4, efer, seg};
+use crate::thunk::Thunks;
 use iced_x86::Code;
 use std::sync::Arc;
 
@@ -49,12 +50,24 @@ const GDT_LIMIT: u16 = 0x77;
 fn bare_core() -> Core {
     let model = Arc::new(Model::named("x86-64-v3").expect("the default"));
     let tlb = Box::new(Tlb::new().expect("address space"));
+    let ram_bytes = 32 << 20;
+    let config = ChipsetConfig {
+        cpu_count: 1,
+        ram_bytes,
+        rtc_base: 0,
+        uuid: [0; 16],
+        uart_count: 0,
+        debug_exit_port: None,
+        debug_console_port: None,
+    };
     let mut core = Core {
         cpu: Cpu::power_on(model, tlb, 0, 1),
-        mem: Memory { ram: Ram::new(32 << 20).expect("memory") },
-        chipset: Chipset {},
+        mem: Memory { ram: Ram::new(ram_bytes).expect("memory") },
+        chipset: Chipset::new(&config),
+        thunks: Thunks::new().expect("memory"),
         fault_address: 0,
         leave_block: false,
+        service: false,
         op_index: 0,
         clock: VirtualClock::new(0),
         fast: Default::default(),

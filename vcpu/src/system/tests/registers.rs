@@ -240,3 +240,21 @@ fn invpcid_and_invlpg() {
     run(&mut core, Code::Invlpg_m, &at).expect("ring 0");
     assert_eq!(core.cpu.tlb.entry(0x5_0000), 0);
 }
+
+#[test]
+fn apic_is_reached_through_msrs_and_cr8() {
+    let mut core = long_core(KERNEL_CODE);
+    assert_eq!(read_msr(&mut core, 0x1b), Ok(0xfee0_0900));
+    assert_eq!(read_msr(&mut core, 0x802), Err(Fault::gp(0)), "not in x2APIC mode");
+    write_msr(&mut core, 0x1b, 0xfee0_0d00).expect("x2APIC mode");
+    assert_eq!(read_msr(&mut core, 0x802), Ok(0));
+    write_cr(&mut core, 8, 9).expect("a priority");
+    assert_eq!(read_msr(&mut core, 0x808), Ok(0x90));
+    run(&mut core, Code::Mov_r64_cr, &op(0, 8, 3)).expect("ring 0");
+    assert_eq!(core.cpu.data.gpr[gpr::RBX], 9);
+    assert_eq!(write_cr(&mut core, 8, 16), Err(Fault::gp(0)));
+    write_msr(&mut core, 0x10, 5000).expect("TSC");
+    assert_eq!((read_msr(&mut core, 0x10), read_msr(&mut core, 0x3b)), (Ok(5000), Ok(5000)));
+    write_msr(&mut core, 0x3b, 0).expect("TSC_ADJUST");
+    assert_eq!(core.cpu.msr.tsc_offset, 0);
+}
