@@ -5,6 +5,7 @@
 //! from and go to), `hmp` (the monitor).
 
 pub mod cli;
+pub mod demo_guest;
 pub mod exit;
 pub mod hmp;
 pub mod host_clock;

@@ -18,16 +18,21 @@ fn main() -> ExitCode {
     broker::main(&arguments, &broker::Programs { vcpu, device, check_cpu })
 }
 
-fn vcpu(_setup_fd: i32) -> ExitCode {
-    eprintln!("reprise vcpu: this build has no vCPU");
-    ExitCode::FAILURE
+fn vcpu(setup_fd: i32) -> ExitCode {
+    match vcpu::run::process::run(setup_fd) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("reprise vcpu: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
-fn device(_words: Vec<String>) -> ExitCode {
-    eprintln!("reprise device: this build has no devices");
-    ExitCode::FAILURE
+fn device(words: Vec<String>) -> ExitCode {
+    devices::run(words.into_iter().map(Into::into))
 }
 
-fn check_cpu(_cpu: &replay::machine::CpuChoice) -> Result<(), String> {
-    Ok(())
+fn check_cpu(choice: &replay::machine::CpuChoice) -> Result<(), String> {
+    let model = vcpu::system::cpuid::Model::new(choice);
+    model.and_then(|model| model.check_host()).map_err(|error| error.to_string())
 }

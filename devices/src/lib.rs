@@ -1,1 +1,32 @@
-//! devices
+//! Device programs: vhost-user back-ends that run as processes of their own.
+//!
+//! Reading order: `serve` (the skeleton every back-end runs on), `lifetime` (signals and the way out),
+//! then one module a kind. How they are started and what they promise: `docs/devices.md`.
+
+pub mod chardev;
+pub mod inherit;
+pub mod lifetime;
+pub mod options;
+pub mod rings;
+pub mod serve;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// Runs `reprise device KIND …`; `args` starts with KIND.
+pub fn run(mut args: impl Iterator<Item = OsString>) -> ExitCode {
+    let kind = args.next();
+    let result = match kind.as_deref().and_then(|kind| kind.to_str()) {
+        Some("chardev") => chardev::run(args),
+        Some(other) => Err(format!("no device of kind '{other}'; there is: chardev")),
+        None => Err("which kind of device? there is: chardev".to_string()),
+    };
+    lifetime::clean_up();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("reprise device: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}

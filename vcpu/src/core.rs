@@ -3,6 +3,7 @@
 use crate::chipset::Chipset;
 use crate::isa::Op;
 use crate::mem::Memory;
+use crate::mem::access::FastMasks;
 use crate::state::Cpu;
 use replay::time::Vtime;
 
@@ -13,14 +14,28 @@ pub struct Core {
     /// Guest RAM and what is known of its pages.
     pub mem: Memory,
     pub chipset: Chipset,
+    /// Host code for vector and x87 instructions.
+    pub thunks: crate::thunk::Thunks,
     /// Linear address of the #PF on its way.
     pub fault_address: u64,
     /// Leave the block after the current instruction: code was changed, an interrupt may be due, time moved.
     pub leave_block: bool,
+    /// A device was used: deadlines, interrupt lines or effects may have changed.
+    pub service: bool,
     /// Index of the current op in its block.
     pub op_index: u32,
     /// How icount maps to guest time.
     pub clock: crate::run::vtime::VirtualClock,
+    /// Fast-path masks of memory accesses; `refresh_access` keeps them.
+    pub fast: FastMasks,
+    /// A data breakpoint is armed: every access takes the slow path (`refresh_access` sees to it).
+    pub watched: bool,
+    /// The current op has set `cpu.rip` although its row does not say so (a taken Jcc).
+    pub jumped: bool,
+    /// Random numbers of RDRAND and RDSEED.
+    pub entropy: crate::system::entropy::Entropy,
+    /// RFLAGS.TF when the current instruction began; #DB follows it (system/debug.rs).
+    pub trap_flag: bool,
     /// Mode facts kept by `mode_changed`.
     pub mode: Mode,
 }
@@ -60,6 +75,13 @@ impl Core {
     #[inline(always)]
     pub fn icount_now(&self) -> u64 {
         self.cpu.icount + u64::from(self.op_index)
+    }
+
+    /// To be called at every use of the chipset by an instruction: the block ends, so that what it changed acts
+    /// before the next instruction, in every engine.
+    pub fn use_device(&mut self) {
+        self.leave_block = true;
+        self.service = true;
     }
 
     /// Guest time at the current instruction.

@@ -22,6 +22,8 @@ pub mod opflag {
     pub const REP: u8 = 32;
     /// A REPNE prefix stands before it.
     pub const REPNE: u8 = 64;
+    /// The memory operand is written.
+    pub const WRITES: u8 = 128;
 }
 
 /// One instruction of a decoded block. The instruction's bytes are not kept.
@@ -62,5 +64,13 @@ pub struct Op {
     /// The segment that the manual names for this operand, for limit and type checks outside 64-bit mode.
     pub checked_segment: u8,
     /// Thunk number, or what a family wants.
-    pub aux: u16,
+    pub aux: u32,
+}
+
+impl Op {
+    /// The operand that may be memory is memory.
+    #[inline(always)]
+    pub fn is_memory(&self) -> bool {
+        self.flags & opflag::MEMORY != 0
+    }
 }

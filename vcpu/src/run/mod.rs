@@ -1,3 +1,16 @@
-//! The loop that orders everything by icount.
+//! The loop that orders everything by icount: timers, events, instructions.
+//!
+//! `machine` is the guest; `inputs` says what comes from outside and when, in two forms: `live` (from the
+//! host, journaled) and `playback` (from the log). `process` is the entry of `reprise vcpu`.
 
+pub mod consoles;
+pub mod digest;
+pub mod error;
+pub mod inputs;
+pub mod live;
+pub mod machine;
+pub mod pace;
+pub mod playback;
+pub mod power_on;
+pub mod process;
 pub mod vtime;

@@ -4,7 +4,7 @@ pub mod flags;
 pub mod regs;
 pub mod segment;
 
-pub use flags::Status;
+pub use flags::{Status, rflags};
 pub use regs::DataRegs;
 pub use segment::Segment;
 
@@ -85,12 +85,16 @@ pub struct Cpu {
     pub debug_pending: u64,
     /// Cached translations: part of the machine's state, because they decide when A and D bits are set.
     pub tlb: Box<Tlb>,
+    /// APIC id at power-on, as CPUID shows it.
+    pub apic_id: u32,
+    /// CPUs of the machine, as CPUID shows it.
+    pub cpu_count: u32,
     /// What the CPUID model offers; never changes after power-on.
     pub model: std::sync::Arc<crate::system::cpuid::Model>,
 }
 
 /// Model-specific registers that hold state of their own (system/msr.rs has the table).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Msrs {
     pub star: u64,
     pub lstar: u64,
@@ -110,8 +114,7 @@ pub struct Msrs {
     pub mtrr_fixed: [u64; 11],
     pub mtrr_variable: [[u64; 2]; 8],
     pub spec_ctrl: u64,
-    pub xss: u64,
-    pub bios_sign_id: u64,
+    pub mcg_status: u64,
 }
 
 /// CR0 bits.

@@ -1,0 +1,175 @@
+//! Runs the CPU: delivers what is due between instructions, then runs a block.
+
+use super::block::Block;
+use super::cache::BlockCache;
+use crate::core::Core;
+use crate::fault::{Fault, vector};
+use crate::isa::opflag;
+use crate::state::regs::gpr;
+use crate::state::{Activity, Shadow, rflags};
+use crate::system::deliver::{Kind, Triple};
+
+/// Why `Interpreter::run` came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The icount limit is reached.
+    Limit,
+    /// An instruction used a device: deadlines, interrupts and effects want a look.
+    Service,
+    /// The CPU waits in HLT.
+    Halted,
+    /// A fault during delivery of a double fault.
+    TripleFault,
+    /// Exceptions follow one another and no instruction ever retires.
+    Stuck,
+}
+
+/// Rounds without a retired instruction after which the CPU counts as stuck.
+const ROUNDS_WITHOUT_PROGRESS_MAX: u32 = 100_000;
+
+/// The reference engine.
+#[derive(Default)]
+pub struct Interpreter {
+    cache: BlockCache,
+}
+
+impl Interpreter {
+    /// Runs until `limit` instructions have retired in all, or something else stops the CPU.
+    pub fn run(&mut self, core: &mut Core, limit: u64) -> Stop {
+        let mut rounds = 0;
+        let mut last_icount = core.cpu.icount;
+        loop {
+            if core.cpu.icount != last_icount {
+                (rounds, last_icount) = (0, core.cpu.icount);
+            } else if rounds > ROUNDS_WITHOUT_PROGRESS_MAX {
+                return Stop::Stuck;
+            }
+            rounds += 1;
+            // At the limit nothing is delivered: events that are due here come first.
+            if core.cpu.icount >= limit {
+                return Stop::Limit;
+            }
+            if let Some(stop) = between(core) {
+                return stop;
+            }
+            self.cache.drop_stale(core);
+            let result = match self.cache.find(core) {
+                Ok(id) => run_block(core, self.cache.block(id), limit),
+                Err(fault) => fetch_fault(core, fault),
+            };
+            match result {
+                Ok(false) => {}
+                Ok(true) => return Stop::Service,
+                Err(Triple) => return shut_down(core),
+            }
+        }
+    }
+
+    /// Drops all decoded blocks: the thunks they refer to are gone, or the machine was reset.
+    pub fn forget_blocks(&mut self) {
+        self.cache.clear();
+    }
+}
+
+fn shut_down(core: &mut Core) -> Stop {
+    core.cpu.activity = Activity::Shutdown;
+    Stop::TripleFault
+}
+
+/// Delivers traps and interrupts that are due before the next instruction.
+#[inline(always)]
+fn between(core: &mut Core) -> Option<Stop> {
+    let interrupt = core.chipset.interrupt_pending() && core.cpu.eflags & rflags::IF != 0;
+    let quiet = core.cpu.activity == Activity::Running
+        && core.cpu.debug_pending == 0
+        && !interrupt
+        && !core.chipset.nmi_pending();
+    if quiet { None } else { between_slow(core) }
+}
+
+#[inline(never)]
+fn between_slow(core: &mut Core) -> Option<Stop> {
+    if core.cpu.activity == Activity::Shutdown {
+        return Some(Stop::TripleFault);
+    }
+    match deliver_pending(core) {
+        Err(Triple) => Some(shut_down(core)),
+        Ok(()) if core.cpu.activity == Activity::Halted => Some(Stop::Halted),
+        Ok(()) => None,
+    }
+}
+
+/// Delivers the most urgent of what is pending (SDM 3A table 6-2).
+fn deliver_pending(core: &mut Core) -> Result<(), Triple> {
+    if core.take_debug_trap() {
+        return core.deliver_interrupt(vector::DB, Kind::Trap);
+    }
+    let shadow = core.cpu.shadow;
+    if shadow != Shadow::MovSs && !core.cpu.nmi_blocked && core.chipset.take_nmi() {
+        return core.deliver_interrupt(vector::NMI, Kind::Nmi);
+    }
+    if shadow == Shadow::None && core.cpu.eflags & rflags::IF != 0 && core.chipset.interrupt_pending() {
+        let now = core.vtime_now();
+        if let Some(vector) = core.chipset.acknowledge(now) {
+            return core.deliver_interrupt(vector, Kind::External);
+        }
+    }
+    Ok(())
+}
+
+fn fetch_fault(core: &mut Core, fault: Fault) -> Result<bool, Triple> {
+    core.cpu.shadow = Shadow::None;
+    core.deliver_exception(fault)?;
+    Ok(false)
+}
+
+/// Runs a block, or as much of it as the limit allows. True when the caller should look at devices.
+#[inline(always)]
+fn run_block(core: &mut Core, block: &Block, limit: u64) -> Result<bool, Triple> {
+    let room = (limit - core.cpu.icount).min(u64::from(u32::MAX)) as usize;
+    let mut count = block.ops.len().min(room);
+    core.leave_block = false;
+    core.jumped = false;
+    core.service = false;
+    let alone = core.stepping();
+    if alone {
+        count = 1;
+        if let Err(fault) = core.begin_step() {
+            core.deliver_exception(fault)?;
+            return Ok(false);
+        }
+    }
+    core.cpu.data.gpr[gpr::BLOCK_RIP] = core.cpu.rip;
+    let (done, fault) = execute(core, block, count);
+    core.op_index = 0;
+    core.cpu.icount += done as u64;
+    if let Some(fault) = fault {
+        core.cpu.rip = core.this_rip(&block.ops[done]);
+        core.deliver_exception(fault)?;
+        return Ok(core.service);
+    }
+    let last = &block.ops[done - 1];
+    if !core.jumped && last.flags & opflag::SETS_RIP == 0 {
+        let next = core.next_rip(last);
+        core.cpu.rip = if block.key.bits == 64 { next } else { next & 0xffff_ffff };
+    }
+    if alone {
+        core.end_step();
+    }
+    Ok(core.service)
+}
+
+/// Runs the first `count` ops: how many retired, and the fault of the next one.
+#[inline(always)]
+fn execute(core: &mut Core, block: &Block, count: usize) -> (usize, Option<Fault>) {
+    for (index, op) in block.ops[..count].iter().enumerate() {
+        core.op_index = index as u32;
+        if let Err(fault) = (op.run)(core, op) {
+            return (index, Some(fault));
+        }
+        if core.leave_block {
+            return (index + 1, None);
+        }
+    }
+    (count, None)
+}

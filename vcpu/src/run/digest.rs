@@ -1,0 +1,72 @@
+//! Digests of the machine's state, compared between recording and replay.
+
+use crate::core::Core;
+use crate::mem::ram::PAGE_SIZE;
+use replay::codec;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
+
+/// A running digest of RAM: pages are hashed again only after they were written.
+pub struct MemoryDigest {
+    /// Hash of every page as of the last update; pages never written count as zero.
+    pages: Vec<u64>,
+    sum: u64,
+}
+
+impl MemoryDigest {
+    /// For a RAM that spans `bytes` of guest physical addresses.
+    pub fn new(bytes: u64) -> MemoryDigest {
+        MemoryDigest { pages: vec![0; (bytes / PAGE_SIZE) as usize], sum: 0 }
+    }
+
+    /// Digest of RAM now: the sum, modulo 2^64, of the hashes of all pages written since power-on, each hashed
+    /// with its page number as seed.
+    pub fn update(&mut self, core: &mut Core) -> u64 {
+        core.cpu.tlb.drop_fast_writes();
+        for page in core.mem.ram.take_dirty() {
+            let hash = xxh3_64_with_seed(core.mem.ram.page(page), page);
+            let place = &mut self.pages[page as usize];
+            self.sum = self.sum.wrapping_sub(*place).wrapping_add(hash);
+            *place = hash;
+        }
+        self.sum
+    }
+}
+
+/// Digest of everything but RAM: CPU, translations, clock, chipset.
+pub fn registers(core: &Core) -> u64 {
+    let mut hash = Xxh3::new();
+    let cpu = &core.cpu;
+    let mut word = |value: u64| hash.update(&value.to_le_bytes());
+    cpu.data.gpr[..16].iter().copied().for_each(&mut word);
+    cpu.data.ymm.iter().flatten().copied().for_each(&mut word);
+    word(cpu.rip);
+    word(cpu.icount);
+    word(u64::from(core.rflags()) | u64::from(cpu.data.mxcsr) << 32);
+    for segment in cpu.segments.iter().chain([&cpu.ldtr, &cpu.tr]) {
+        word(
+            u64::from(segment.selector)
+                | u64::from(segment.attributes) << 16
+                | u64::from(segment.limit) << 32,
+        );
+        word(segment.base);
+    }
+    for table in [cpu.gdtr, cpu.idtr] {
+        word(table.base);
+        word(u64::from(table.limit));
+    }
+    [cpu.cr0, cpu.cr2, cpu.cr3, cpu.cr4, cpu.xcr0, cpu.efer, cpu.debug_pending]
+        .into_iter()
+        .for_each(&mut word);
+    cpu.dr.iter().copied().for_each(&mut word);
+    word(cpu.activity as u64 | (cpu.shadow as u64) << 8 | u64::from(cpu.nmi_blocked) << 16);
+    for (slot, entry) in cpu.tlb.entries() {
+        word(slot);
+        word(entry);
+    }
+    word(core.vtime_now().0);
+    hash.update(&cpu.data.fx.0[..160]);
+    hash.update(&codec::encode(&cpu.msr));
+    hash.update(&codec::encode(&core.chipset));
+    hash.update(&codec::encode(&core.entropy.save()));
+    hash.digest()
+}

@@ -1,0 +1,317 @@
+//! Inputs from the host: stamped here, journaled, and so made repeatable.
+//!
+//! Events land only where a replay can put them: never between a delivered exception and the next retired
+//! instruction, and in a halted CPU only right after an `IdleWake` that fixes guest time.
+
+use super::error::RunError;
+use super::inputs::{Flow, Inputs};
+use super::machine::Machine;
+use super::pace::Pace;
+use replay::event::{Event, ShutdownCause, Stamped};
+use replay::lane::{RunState, VcpuEnd, Wake};
+use replay::message::{Control, Inbound, Offer, Outbound, PauseReason};
+use replay::time::{Icount, Vtime};
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// Instructions between two looks at the attention word: about 50 µs.
+const QUANTUM: u64 = 4096;
+/// Quanta after which console output is sent although little has come together.
+const FLUSH_QUANTA: u32 = 16;
+/// Longest sleep of a machine without a timer, in one piece.
+const SLEEP_MAX: Duration = Duration::from_secs(3600);
+
+/// Inputs from the host.
+pub struct Live {
+    lane: VcpuEnd,
+    pace: Pace,
+    auto: bool,
+    sleep: bool,
+    digest_interval: u64,
+    next_digest: u64,
+    offers: VecDeque<Offer>,
+    /// Devices with input that had no room yet.
+    waiting: BTreeSet<u16>,
+    paused: bool,
+    /// icount at which events were last allowed.
+    last_icount: Option<u64>,
+    quanta: u32,
+    /// Where the machine went idle and when on the host: being asked things does not make it sleep longer.
+    idle_since: Option<(u64, Vtime, Instant)>,
+}
+
+impl Live {
+    /// `entropy` seeds the guest's random numbers; it is the first event.
+    pub fn new(
+        lane: VcpuEnd,
+        setup: &replay::setup::VcpuSetup,
+        machine: &mut Machine,
+        entropy: [u8; 32],
+    ) -> Result<Live, RunError> {
+        let interval = setup.digest_interval;
+        let mut live = Live {
+            lane,
+            pace: Pace::new(0),
+            auto: setup.machine.clock.auto,
+            sleep: setup.machine.clock.sleep,
+            digest_interval: interval,
+            next_digest: if interval == 0 { u64::MAX } else { interval },
+            offers: VecDeque::new(),
+            waiting: BTreeSet::new(),
+            paused: setup.start_paused,
+            last_icount: None,
+            quanta: 0,
+            idle_since: None,
+        };
+        live.apply(machine, Event::Entropy { bytes: entropy.to_vec() })?;
+        machine.consoles.start_receiving()?;
+        Ok(live)
+    }
+
+    fn journal(&mut self, machine: &Machine, event: Event) -> Result<(), RunError> {
+        let stamped = Stamped { icount: Icount(machine.icount()), event };
+        Ok(self.lane.send(&Outbound::Journal(stamped))?)
+    }
+
+    fn apply(&mut self, machine: &mut Machine, event: Event) -> Result<(), RunError> {
+        machine.advance_timers();
+        machine.apply(&event)?;
+        self.journal(machine, event)
+    }
+
+    /// Takes all messages: controls act, offers wait their turn.
+    fn receive(&mut self, machine: &mut Machine) -> Result<Option<Flow>, RunError> {
+        if self.lane.attention().load(Ordering::Relaxed) == 0 {
+            return Ok(None);
+        }
+        self.lane.take_attention();
+        while let Some(message) = self.lane.receive()? {
+            match message {
+                Inbound::Offer(offer) => self.offers.push_back(offer),
+                Inbound::Control { sequence, control } => {
+                    if self.control(machine, sequence, control)? == Flow::Leave {
+                        return Ok(Some(Flow::Leave));
+                    }
+                }
+                Inbound::Apply(_) | Inbound::LogEnds { .. } => {
+                    return Err(RunError::Setup("the broker sent a replay's message to a live run".into()));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn control(&mut self, machine: &mut Machine, sequence: u64, control: Control) -> Result<Flow, RunError> {
+        let mut flow = Flow::Go;
+        match control {
+            Control::Stop => self.paused = true,
+            Control::Continue => self.paused = false,
+            Control::Quit => flow = Flow::Leave,
+        }
+        if self.paused {
+            self.publish(machine, RunState::Paused);
+        }
+        self.lane.send(&Outbound::Ack { sequence })?;
+        self.lane.ring_doorbell()?;
+        Ok(flow)
+    }
+
+    fn publish(&self, machine: &Machine, state: RunState) {
+        self.lane.publish(Icount(machine.icount()), machine.vtime());
+        self.lane.publish_state(state);
+    }
+
+    /// Stands still until the monitor says otherwise. Guest time stands still too.
+    fn pause(&mut self, machine: &mut Machine, reason: PauseReason) -> Result<Flow, RunError> {
+        machine.flush_consoles()?;
+        self.paused = true;
+        self.publish(machine, RunState::Paused);
+        self.lane.send(&Outbound::Paused { icount: Icount(machine.icount()), reason })?;
+        self.lane.ring_doorbell()?;
+        while self.paused {
+            if let Some(cause) = self.quit_offered() {
+                return self.end(machine, cause);
+            }
+            self.lane.wait_attention(None)?;
+            if self.receive(machine)? == Some(Flow::Leave) {
+                return Ok(Flow::Leave);
+            }
+        }
+        self.idle_since = None;
+        self.paused = false;
+        self.pace = Pace::new(machine.icount());
+        self.publish(machine, RunState::Running);
+        Ok(Flow::Again)
+    }
+
+    fn quit_offered(&self) -> Option<ShutdownCause> {
+        self.offers.iter().find_map(|offer| match offer {
+            Offer::Quit { cause } => Some(*cause),
+            _ => None,
+        })
+    }
+
+    fn end(&mut self, machine: &mut Machine, cause: ShutdownCause) -> Result<Flow, RunError> {
+        machine.flush_consoles()?;
+        machine.consoles.drain()?;
+        self.journal(machine, Event::Shutdown { cause })?;
+        self.publish(machine, RunState::Ended);
+        self.lane.send(&Outbound::Ended { cause, icount: Icount(machine.icount()) })?;
+        self.lane.ring_doorbell()?;
+        Ok(Flow::Leave)
+    }
+
+    /// Applies what the host offered; in a halted CPU only after guest time is fixed in the journal.
+    fn apply_offers(&mut self, machine: &mut Machine, wake: Option<Vtime>) -> Result<Flow, RunError> {
+        if let Some(cause) = self.quit_offered() {
+            self.fix_time(machine, wake)?;
+            return self.end(machine, cause);
+        }
+        let mut changed = false;
+        for offer in std::mem::take(&mut self.offers) {
+            let Some(event) = self.event_of(machine, offer)? else { continue };
+            if !changed {
+                self.fix_time(machine, wake)?;
+            }
+            self.apply(machine, event)?;
+            changed = true;
+        }
+        Ok(if changed { Flow::Again } else { Flow::Go })
+    }
+
+    fn fix_time(&mut self, machine: &mut Machine, wake: Option<Vtime>) -> Result<(), RunError> {
+        if machine.halted() {
+            let vtime = wake.unwrap_or(machine.vtime());
+            self.apply(machine, Event::IdleWake { vtime })?;
+        }
+        Ok(())
+    }
+
+    fn event_of(&mut self, machine: &mut Machine, offer: Offer) -> Result<Option<Event>, RunError> {
+        Ok(match offer {
+            Offer::DeviceReady { device, queue } => {
+                let entries = machine.consoles.take_input(&machine.core.chipset, device)?;
+                if entries.is_empty() {
+                    self.waiting.insert(device);
+                    return Ok(None);
+                }
+                self.waiting.remove(&device);
+                Some(Event::QueueUsed { device, queue, entries })
+            }
+            Offer::Input(input) => Some(Event::Input(input)),
+            Offer::PowerButton => Some(Event::PowerButton),
+            Offer::Nmi => Some(Event::Nmi),
+            Offer::Reset => Some(Event::Reset),
+            Offer::Quit { .. } => None,
+        })
+    }
+
+    /// Sleeps until `ahead` has passed since `start` or the broker wants attention; host time since `start`.
+    fn sleep_until(&mut self, start: Instant, ahead: Duration) -> Result<Duration, RunError> {
+        loop {
+            let elapsed = Pace::since(start);
+            if elapsed >= ahead || self.lane.wait_attention(Some(ahead - elapsed))? == Wake::Attention {
+                return Ok(elapsed);
+            }
+        }
+    }
+
+    fn periodic(&mut self, machine: &mut Machine) -> Result<(), RunError> {
+        self.quanta += 1;
+        if self.quanta.is_multiple_of(FLUSH_QUANTA) {
+            machine.flush_consoles()?;
+            // A full UART has drained by now: ask its back-end again.
+            let again = std::mem::take(&mut self.waiting);
+            self.offers.extend(again.into_iter().map(|device| Offer::DeviceReady { device, queue: 0 }));
+        }
+        if self.auto && self.quanta.is_multiple_of(64) {
+            let shift = machine.core.clock.shift();
+            if let Some(shift) = self.pace.better_shift(machine.icount(), shift) {
+                self.apply(machine, Event::Rate { shift })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Inputs for Live {
+    fn checkpoint(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
+        self.publish(machine, RunState::Running);
+        if self.receive(machine)? == Some(Flow::Leave) {
+            return Ok(Flow::Leave);
+        }
+        if self.paused {
+            return self.pause(machine, PauseReason::Stopped);
+        }
+        if machine.icount() >= self.next_digest {
+            assert_eq!(machine.icount(), self.next_digest, "ran past the icount of a digest");
+            self.next_digest += self.digest_interval;
+            let (registers, memory) = machine.digests()?;
+            self.journal(machine, Event::Digest { registers, memory })?;
+        }
+        if self.last_icount == Some(machine.icount()) && !machine.halted() {
+            return Ok(Flow::Go);
+        }
+        self.last_icount = Some(machine.icount());
+        if !machine.halted() {
+            self.periodic(machine)?;
+        }
+        let flow = if self.offers.is_empty() { Flow::Go } else { self.apply_offers(machine, None)? };
+        Ok(flow)
+    }
+
+    fn limit(&self, machine: &Machine) -> u64 {
+        (machine.icount() + QUANTUM).min(self.next_digest)
+    }
+
+    fn idle(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
+        machine.flush_consoles()?;
+        let icount = machine.icount();
+        let now = machine.vtime();
+        let deadline = machine.core.chipset.next_deadline();
+        let ahead = deadline.map_or(SLEEP_MAX, |at| Duration::from_nanos(at.0.saturating_sub(now.0)));
+        self.publish(machine, RunState::Idle);
+        let start = match self.idle_since {
+            Some((at, vtime, start)) if (at, vtime) == (icount, now) => start,
+            _ => Pace::now(),
+        };
+        self.idle_since = Some((icount, now, start));
+        let elapsed = if self.sleep || deadline.is_none() { self.sleep_until(start, ahead)? } else { ahead };
+        if self.receive(machine)? == Some(Flow::Leave) {
+            return Ok(Flow::Leave);
+        }
+        // Guest time as it would be had it run along with the host's, before the next timer.
+        let last = deadline.map_or(u64::MAX, |at| at.0.saturating_sub(1)).max(now.0);
+        let reached = if self.sleep { now.0.saturating_add(elapsed.as_nanos() as u64) } else { now.0 };
+        if !self.offers.is_empty() {
+            let flow = self.apply_offers(machine, Some(Vtime(reached.min(last))))?;
+            if flow != Flow::Go {
+                return Ok(flow);
+            }
+        }
+        if let (Some(at), false, true) = (deadline, self.paused, elapsed >= ahead) {
+            self.pace.slept(elapsed);
+            machine.core.clock.skip_to(icount, at.max(now));
+        }
+        Ok(Flow::Again)
+    }
+
+    fn guest_ended(&mut self, machine: &mut Machine, cause: ShutdownCause) -> Result<Flow, RunError> {
+        if machine.description.no_shutdown && cause == ShutdownCause::GuestShutdown {
+            return self.pause(machine, PauseReason::Shutdown(cause));
+        }
+        self.end(machine, cause)
+    }
+
+    fn stuck(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
+        self.lane.wait_attention(Some(Duration::from_millis(100)))?;
+        if self.receive(machine)? == Some(Flow::Leave) {
+            return Ok(Flow::Leave);
+        }
+        match self.quit_offered() {
+            Some(cause) => self.end(machine, cause),
+            None => Ok(Flow::Go),
+        }
+    }
+}

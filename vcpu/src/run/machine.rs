@@ -1,0 +1,144 @@
+//! The guest machine: core, interpreter, consoles, and what happens to it from outside.
+
+use super::consoles::Consoles;
+use super::digest::{self, MemoryDigest};
+use super::error::RunError;
+use super::power_on;
+use crate::core::Core;
+use crate::interp::{Interpreter, Stop};
+use crate::system::entropy::Entropy;
+use replay::event::{Event, ShutdownCause};
+use replay::setup::VcpuSetup;
+use replay::time::Vtime;
+
+/// A seed from journaled bytes: the first 32, zeros after the end of a shorter one.
+fn seed_of(bytes: &[u8]) -> [u8; 32] {
+    let mut seed = [0; 32];
+    let len = bytes.len().min(seed.len());
+    seed[..len].copy_from_slice(&bytes[..len]);
+    seed
+}
+
+/// Digests `(registers, memory)` of a machine.
+pub type Digests = (u64, u64);
+
+/// A machine that runs.
+pub struct Machine {
+    pub core: Core,
+    pub consoles: Consoles,
+    pub description: replay::machine::Machine,
+    interpreter: Interpreter,
+    memory_digest: MemoryDigest,
+}
+
+impl Machine {
+    /// Builds a machine at power-on, its kernel loaded.
+    pub fn new(setup: &VcpuSetup, consoles: Consoles) -> Result<Machine, RunError> {
+        let core = power_on::build(&setup.machine)?;
+        let span = core.mem.ram.low_end().max(core.mem.ram.high_end());
+        Ok(Machine {
+            core,
+            consoles,
+            description: setup.machine.clone(),
+            interpreter: Interpreter::default(),
+            memory_digest: MemoryDigest::new(span),
+        })
+    }
+
+    /// Instructions retired.
+    pub fn icount(&self) -> u64 {
+        self.core.cpu.icount
+    }
+
+    /// Guest time.
+    pub fn vtime(&self) -> Vtime {
+        self.core.clock.at(self.icount())
+    }
+
+    /// The CPU is in HLT.
+    pub fn halted(&self) -> bool {
+        self.core.cpu.activity == crate::state::Activity::Halted
+    }
+
+    /// Lets every timer fire that is due now.
+    pub fn advance_timers(&mut self) {
+        let now = self.vtime();
+        if self.core.chipset.next_deadline().is_some_and(|deadline| deadline <= now) {
+            self.core.chipset.advance(now);
+        }
+    }
+
+    /// The icount of the next timer.
+    pub fn timer_icount(&self) -> u64 {
+        let next = self.core.chipset.next_deadline();
+        next.map_or(u64::MAX, |deadline| self.core.clock.icount_at(deadline))
+    }
+
+    /// Executes until `limit`, the next timer, or something to look at.
+    pub fn run(&mut self, limit: u64) -> Stop {
+        let limit = limit.min(self.timer_icount());
+        self.interpreter.run(&mut self.core, limit)
+    }
+
+    /// Applies an event that changes the guest. Events that are notes do nothing.
+    pub fn apply(&mut self, event: &Event) -> Result<(), RunError> {
+        let (icount, now) = (self.icount(), self.vtime());
+        let core = &mut self.core;
+        match event {
+            Event::QueueUsed { device, entries, .. } => {
+                for bytes in super::consoles::received(entries) {
+                    self.consoles.input(&mut core.chipset, *device, bytes, now);
+                }
+            }
+            Event::ConfigChanged { .. } => {}
+            Event::Input(input) => core.chipset.input(input, now),
+            Event::PowerButton => core.chipset.press_power_button(now),
+            Event::Nmi => core.chipset.raise_nmi(),
+            Event::Reset => self.reset()?,
+            Event::HostClock { .. } => {}
+            Event::Entropy { bytes } => core.entropy = Entropy::new(seed_of(bytes)),
+            Event::IdleWake { vtime } => core.clock.skip_to(icount, *vtime),
+            Event::Rate { shift } => core.clock.set_shift(icount, *shift),
+            Event::Shutdown { .. } | Event::End | Event::Digest { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Restarts the machine as its reset line does, and loads the kernel again.
+    pub fn reset(&mut self) -> Result<(), RunError> {
+        self.interpreter.forget_blocks();
+        power_on::reset(&mut self.core, &self.description)
+    }
+
+    /// Does what the guest asked of the machine since the last call; how it ended itself, if it did.
+    pub fn serve_effects(&mut self) -> Option<ShutdownCause> {
+        if !self.core.chipset.has_effects() {
+            return None;
+        }
+        let effects = self.core.chipset.take_effects();
+        if let Some(gpa) = effects.fw_cfg_dma {
+            self.core.chipset.fw_cfg_dma(gpa, &mut self.core.mem);
+        }
+        if let Some(value) = effects.debug_exit {
+            Some(ShutdownCause::DebugExit { value })
+        } else if effects.power_off {
+            Some(ShutdownCause::GuestShutdown)
+        } else if effects.reset || effects.init {
+            // Without firmware a CPU that gets INIT has nowhere to go but to a fresh start.
+            Some(ShutdownCause::GuestReset)
+        } else {
+            None
+        }
+    }
+
+    /// Digests of all state. Console output goes out first: how much of it waits depends on the host.
+    pub fn digests(&mut self) -> Result<Digests, RunError> {
+        self.flush_consoles()?;
+        Ok((digest::registers(&self.core), self.memory_digest.update(&mut self.core)))
+    }
+
+    /// Sends what the guest wrote to its consoles.
+    pub fn flush_consoles(&mut self) -> Result<(), RunError> {
+        self.consoles.flush(&mut self.core.chipset)
+    }
+}

@@ -1,0 +1,319 @@
+//! Inputs from the log: every event at exactly its icount, every note compared.
+
+use super::error::RunError;
+use super::inputs::{Flow, Inputs};
+use super::machine::Machine;
+use replay::event::{Event, ShutdownCause, Stamped};
+use replay::lane::{RunState, VcpuEnd};
+use replay::message::{Control, Inbound, LogEnding, Outbound, PauseReason};
+use replay::time::Icount;
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Instructions between two looks at the attention word.
+const QUANTUM: u64 = 65_536;
+/// Longest wait for the broker to read on in the log.
+const EVENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Quanta after which console output is sent although little has come together.
+const FLUSH_QUANTA: u32 = 4;
+
+/// What the log says comes next.
+enum Next {
+    Event(Stamped),
+    /// The log holds no more events.
+    End(u64, LogEnding),
+}
+
+/// Inputs from the log.
+pub struct Playback {
+    lane: VcpuEnd,
+    ahead: VecDeque<Next>,
+    paused: bool,
+    over: bool,
+    quanta: u32,
+}
+
+impl Playback {
+    /// A replay from power-on.
+    pub fn new(lane: VcpuEnd, start_paused: bool) -> Playback {
+        Playback { lane, ahead: VecDeque::new(), paused: start_paused, over: false, quanta: 0 }
+    }
+
+    fn publish(&self, machine: &Machine, state: RunState) {
+        self.lane.publish(Icount(machine.icount()), machine.vtime());
+        self.lane.publish_state(state);
+    }
+
+    fn take(&mut self, machine: &Machine, message: Inbound) -> Result<Flow, RunError> {
+        match message {
+            Inbound::Apply(stamped) => self.ahead.push_back(Next::Event(stamped)),
+            Inbound::LogEnds { icount, how } => self.ahead.push_back(Next::End(icount.0, how)),
+            Inbound::Control { sequence, control } => {
+                match control {
+                    Control::Stop => self.paused = true,
+                    Control::Continue => self.paused = false,
+                    Control::Quit => return Ok(Flow::Leave),
+                }
+                if self.paused {
+                    self.publish(machine, RunState::Paused);
+                }
+                self.lane.send(&Outbound::Ack { sequence })?;
+                self.lane.ring_doorbell()?;
+            }
+            Inbound::Offer(_) => {
+                let text = "input from outside is ignored in a replay".into();
+                self.lane.send(&Outbound::Note { text })?;
+            }
+        }
+        Ok(Flow::Go)
+    }
+
+    fn receive(&mut self, machine: &Machine) -> Result<Flow, RunError> {
+        if self.lane.attention().load(Ordering::Relaxed) == 0 {
+            return Ok(Flow::Go);
+        }
+        self.lane.take_attention();
+        while let Some(message) = self.lane.receive()? {
+            if self.take(machine, message)? == Flow::Leave {
+                return Ok(Flow::Leave);
+            }
+        }
+        Ok(Flow::Go)
+    }
+
+    /// Makes sure that the next event is known; `Leave` when told to go meanwhile.
+    fn look_ahead(&mut self, machine: &Machine) -> Result<Flow, RunError> {
+        while self.ahead.is_empty() {
+            let Some(message) = self.lane.wait_inbound(EVENT_TIMEOUT)? else {
+                let seconds = EVENT_TIMEOUT.as_secs();
+                return Err(RunError::NoEvents { seconds, icount: machine.icount() });
+            };
+            if self.take(machine, message)? == Flow::Leave {
+                return Ok(Flow::Leave);
+            }
+        }
+        Ok(Flow::Go)
+    }
+
+    fn next_icount(&self) -> u64 {
+        match self.ahead.front() {
+            Some(Next::Event(stamped)) => stamped.icount.0,
+            Some(Next::End(icount, _)) => *icount,
+            None => 0,
+        }
+    }
+
+    /// Stands still until told to go on; the end of the log and a divergence are for good.
+    fn pause(&mut self, machine: &mut Machine, reason: PauseReason) -> Result<Flow, RunError> {
+        machine.flush_consoles()?;
+        machine.consoles.drain()?;
+        self.paused = true;
+        self.over |= reason != PauseReason::Stopped;
+        self.publish(machine, RunState::Paused);
+        self.lane.send(&Outbound::Paused { icount: Icount(machine.icount()), reason })?;
+        self.lane.ring_doorbell()?;
+        while self.paused || self.over {
+            self.lane.wait_attention(None)?;
+            if self.receive(machine)? == Flow::Leave {
+                return Ok(Flow::Leave);
+            }
+        }
+        self.publish(machine, RunState::Running);
+        Ok(Flow::Again)
+    }
+
+    fn diverged(
+        &mut self,
+        machine: &mut Machine,
+        field: &str,
+        expected: String,
+        found: String,
+    ) -> Result<Flow, RunError> {
+        let icount = Icount(machine.icount());
+        let field = field.to_string();
+        self.lane.send(&Outbound::Divergence { icount, field, expected, found })?;
+        self.pause(machine, PauseReason::Divergence)
+    }
+
+    /// Applies one event that is due now.
+    fn apply(&mut self, machine: &mut Machine, stamped: Stamped) -> Result<Flow, RunError> {
+        if stamped.icount.0 != machine.icount() {
+            let expected = format!("{:?} at icount {}", stamped.event, stamped.icount);
+            return self.diverged(
+                machine,
+                "position of an event",
+                expected,
+                format!("icount {}", machine.icount()),
+            );
+        }
+        match stamped.event {
+            Event::Digest { registers, memory } => self.compare(machine, registers, memory),
+            Event::Shutdown { cause } if from_host(cause) => Ok(Flow::Go),
+            Event::Shutdown { cause } => {
+                let expected = format!("the guest ends with {cause:?}");
+                self.diverged(machine, "end of the run", expected, "the guest runs on".into())
+            }
+            Event::End => Ok(Flow::Go),
+            event => {
+                machine.apply(&event)?;
+                machine.advance_timers();
+                Ok(Flow::Again)
+            }
+        }
+    }
+
+    fn compare(&mut self, machine: &mut Machine, registers: u64, memory: u64) -> Result<Flow, RunError> {
+        let found = machine.digests()?;
+        if found.0 != registers {
+            return self.diverged(
+                machine,
+                "digest of registers",
+                format!("{registers:016x}"),
+                format!("{:016x}", found.0),
+            );
+        }
+        if found.1 != memory {
+            return self.diverged(
+                machine,
+                "digest of memory",
+                format!("{memory:016x}"),
+                format!("{:016x}", found.1),
+            );
+        }
+        Ok(Flow::Go)
+    }
+
+    /// An `IdleWake` acts in `idle` unless guest time already is what it says.
+    fn must_idle_first(&self, machine: &Machine) -> bool {
+        match self.ahead.front() {
+            Some(Next::Event(Stamped { event: Event::IdleWake { vtime }, .. })) => {
+                machine.halted() && *vtime != machine.vtime()
+            }
+            _ => false,
+        }
+    }
+
+    fn apply_due(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
+        loop {
+            if self.look_ahead(machine)? == Flow::Leave {
+                return Ok(Flow::Leave);
+            }
+            if self.next_icount() > machine.icount() || self.must_idle_first(machine) {
+                return Ok(Flow::Go);
+            }
+            let flow = match self.ahead.pop_front() {
+                Some(Next::Event(stamped)) => self.apply(machine, stamped)?,
+                Some(Next::End(..)) => self.pause(machine, PauseReason::EndOfLog)?,
+                None => Flow::Go,
+            };
+            if flow == Flow::Leave {
+                return Ok(flow);
+            }
+        }
+    }
+}
+
+/// Causes that come from outside: the guest does nothing to bring them about.
+fn from_host(cause: ShutdownCause) -> bool {
+    match cause {
+        ShutdownCause::HostQuit | ShutdownCause::HostSignal { .. } | ShutdownCause::HostError => true,
+        ShutdownCause::GuestShutdown
+        | ShutdownCause::GuestReset
+        | ShutdownCause::GuestPanic
+        | ShutdownCause::TripleFault
+        | ShutdownCause::DebugExit { .. } => false,
+    }
+}
+
+impl Inputs for Playback {
+    fn checkpoint(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
+        self.publish(machine, RunState::Running);
+        self.quanta += 1;
+        if self.quanta.is_multiple_of(FLUSH_QUANTA) {
+            machine.flush_consoles()?;
+        }
+        if self.receive(machine)? == Flow::Leave {
+            return Ok(Flow::Leave);
+        }
+        if self.paused {
+            return self.pause(machine, PauseReason::Stopped);
+        }
+        self.apply_due(machine)
+    }
+
+    fn limit(&self, machine: &Machine) -> u64 {
+        let next = self.next_icount();
+        // A halted CPU stands at the event's icount; it retires nothing before `idle` has dealt with it.
+        if next <= machine.icount() { machine.icount() } else { next.min(machine.icount() + QUANTUM) }
+    }
+
+    /// Never sleeps: guest time jumps to the next timer, or to what the log says.
+    fn idle(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
+        if self.look_ahead(machine)? == Flow::Leave {
+            return Ok(Flow::Leave);
+        }
+        let icount = machine.icount();
+        let deadline = machine.core.chipset.next_deadline();
+        let wake = match self.ahead.front() {
+            Some(Next::Event(Stamped { icount: at, event: Event::IdleWake { vtime } })) if at.0 == icount => {
+                Some(*vtime)
+            }
+            _ => None,
+        };
+        match (wake, deadline) {
+            (Some(vtime), deadline) if deadline.is_none_or(|at| at > vtime) => {
+                if vtime < machine.vtime() {
+                    let (expected, found) =
+                        (format!("wake at {vtime}"), format!("guest time {}", machine.vtime()));
+                    return self.diverged(machine, "guest time", expected, found);
+                }
+                machine.core.clock.skip_to(icount, vtime);
+                Ok(Flow::Again)
+            }
+            (_, Some(at)) => {
+                machine.core.clock.skip_to(icount, at.max(machine.vtime()));
+                Ok(Flow::Again)
+            }
+            (None, None) => self.nothing_left(machine),
+            (Some(_), None) => unreachable!("handled by the first arm"),
+        }
+    }
+
+    fn guest_ended(&mut self, machine: &mut Machine, cause: ShutdownCause) -> Result<Flow, RunError> {
+        if self.look_ahead(machine)? == Flow::Leave {
+            return Ok(Flow::Leave);
+        }
+        match self.ahead.pop_front() {
+            Some(Next::Event(Stamped { icount, event: Event::Shutdown { cause: recorded } }))
+                if icount.0 == machine.icount() && recorded == cause =>
+            {
+                Ok(Flow::Again)
+            }
+            Some(Next::Event(other)) => {
+                let expected = format!("{:?} at icount {}", other.event, other.icount);
+                self.diverged(machine, "end of the run", expected, format!("the guest ends with {cause:?}"))
+            }
+            // A log that was cut may end with the guest.
+            _ => self.pause(machine, PauseReason::EndOfLog),
+        }
+    }
+
+    fn stuck(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
+        self.pause(machine, PauseReason::EndOfLog)
+    }
+}
+
+impl Playback {
+    /// A halted CPU without a timer: only the log's next event can go on, and it must be here.
+    fn nothing_left(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
+        match self.ahead.front() {
+            Some(Next::End(..)) => self.pause(machine, PauseReason::EndOfLog),
+            Some(Next::Event(stamped)) if stamped.icount.0 > machine.icount() => {
+                let expected = format!("{:?} at icount {}", stamped.event, stamped.icount);
+                self.diverged(machine, "progress", expected, "the CPU is halted for ever".into())
+            }
+            _ => Ok(Flow::Again),
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! `reprise vcpu`: takes its setup, connects, runs the machine, ends.
+
+use super::consoles::Consoles;
+use super::error::RunError;
+use super::inputs::{Flow, Inputs};
+use super::live::Live;
+use super::machine::Machine;
+use super::playback::Playback;
+use crate::interp::Stop;
+use crate::window::Console;
+use replay::event::ShutdownCause;
+use replay::lane::VcpuEnd;
+use replay::setup::{DeviceFds, Mode, VcpuSetup};
+use std::io::Read;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+/// Runs a vCPU process whose setup is in the inherited descriptor `setup_fd`.
+pub fn run(setup_fd: i32) -> Result<(), RunError> {
+    let setup = read_setup(setup_fd)?;
+    let lane = VcpuEnd::from_fd(inherited(setup.lane_fd)?, Some(inherited(setup.doorbell_fd)?))?;
+    let mut back_ends = connect(&setup)?;
+    let debug = setup.machine.debug_console.map(|(_, device)| device);
+    let consoles =
+        Consoles::new(&setup.machine.uarts, debug, |device| back_ends.get_mut(usize::from(device))?.take());
+    let mut machine = Machine::new(&setup, consoles)?;
+    match setup.mode {
+        Mode::Plain | Mode::Record => {
+            let mut inputs = Live::new(lane, &setup, &mut machine, host_entropy()?)?;
+            run_machine(&mut machine, &mut inputs)
+        }
+        Mode::Replay => run_machine(&mut machine, &mut Playback::new(lane, setup.start_paused)),
+    }
+}
+
+/// The loop: timers, what the guest asked for, events, instructions.
+pub fn run_machine(machine: &mut Machine, inputs: &mut dyn Inputs) -> Result<(), RunError> {
+    loop {
+        machine.advance_timers();
+        if let Some(cause) = machine.serve_effects() {
+            if end_or_reset(machine, inputs, cause)? == Flow::Leave {
+                return Ok(());
+            }
+            continue;
+        }
+        match inputs.checkpoint(machine)? {
+            Flow::Leave => return Ok(()),
+            Flow::Again => continue,
+            Flow::Go => {}
+        }
+        let flow = match machine.run(inputs.limit(machine)) {
+            Stop::Limit | Stop::Service => Flow::Go,
+            Stop::Halted => inputs.idle(machine)?,
+            Stop::TripleFault => end_or_reset(machine, inputs, ShutdownCause::TripleFault)?,
+            Stop::Stuck => inputs.stuck(machine)?,
+        };
+        if flow == Flow::Leave {
+            return Ok(());
+        }
+    }
+}
+
+fn end_or_reset(
+    machine: &mut Machine,
+    inputs: &mut dyn Inputs,
+    cause: ShutdownCause,
+) -> Result<Flow, RunError> {
+    let resets = matches!(cause, ShutdownCause::GuestReset | ShutdownCause::TripleFault);
+    if resets && !machine.description.no_reboot {
+        machine.reset()?;
+        return Ok(Flow::Go);
+    }
+    inputs.guest_ended(machine, cause)
+}
+
+fn inherited(fd: i32) -> Result<OwnedFd, RunError> {
+    if nix::fcntl::fcntl(borrowed(fd)?, nix::fcntl::FcntlArg::F_GETFD).is_err() {
+        return Err(RunError::Setup(format!("descriptor {fd} is not open")));
+    }
+    // SAFETY: the broker gave this descriptor to this process, for this use alone; it is open (checked).
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn borrowed(fd: i32) -> Result<std::os::fd::BorrowedFd<'static>, RunError> {
+    if fd < 0 {
+        return Err(RunError::Setup(format!("descriptor {fd} is negative")));
+    }
+    // SAFETY: only used to ask whether the descriptor is open.
+    Ok(unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) })
+}
+
+fn read_setup(fd: i32) -> Result<VcpuSetup, RunError> {
+    let mut text = String::new();
+    let mut file = std::fs::File::from(inherited(fd)?);
+    file.read_to_string(&mut text).map_err(|error| RunError::Setup(error.to_string()))?;
+    serde_json::from_str(&text).map_err(|error| RunError::Setup(error.to_string()))
+}
+
+fn connect(setup: &VcpuSetup) -> Result<Vec<Option<Console>>, RunError> {
+    let names = setup.machine.devices.iter().map(|device| device.id.as_str());
+    names.zip(&setup.devices).map(|(name, fds)| connect_console(name, fds)).collect()
+}
+
+fn connect_console(name: &str, fds: &DeviceFds) -> Result<Option<Console>, RunError> {
+    let Some(socket) = fds.socket_fd else { return Ok(None) };
+    let &[receive, transmit] = fds.call_fds.as_slice() else {
+        return Err(RunError::Setup(format!(
+            "{name} needs two call descriptors, got {}",
+            fds.call_fds.len()
+        )));
+    };
+    let calls = [inherited(receive)?, inherited(transmit)?];
+    Ok(Some(Console::connect(UnixStream::from(inherited(socket)?), calls, name)?))
+}
+
+fn host_entropy() -> Result<[u8; 32], RunError> {
+    let mut bytes = [0; 32];
+    let mut file = std::fs::File::open("/dev/urandom").map_err(RunError::Entropy)?;
+    file.read_exact(&mut bytes).map_err(RunError::Entropy)?;
+    Ok(bytes)
+}
