@@ -97,7 +97,8 @@ impl Children {
 
     /// Reaps; says whether any child has ended.
     pub fn reap(&mut self) -> bool {
-        self.members.iter_mut().fold(false, |any, member| member.poll().is_some() || any)
+        let ended = self.members.iter_mut().filter_map(Member::poll).count();
+        ended > 0
     }
 
     /// The vCPU process, once it was started.
