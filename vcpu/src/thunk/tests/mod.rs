@@ -2,6 +2,7 @@
 
 mod host_environment;
 mod host_x87;
+mod with_core;
 
 use super::*;
 use crate::isa::Op;
@@ -337,7 +338,7 @@ fn every_served_code_decodes() {
                 continue;
             };
             let before = thunks.len();
-            if !thunks.decode(&instruction, &mut unused_op()) {
+            if !decode(&mut thunks, &instruction, &mut unused_op()) {
                 missing.push(format!("{code:?} memory={memory}"));
             } else if thunks.len() > before {
                 native += 1;
