@@ -194,7 +194,9 @@ fn exponential(fx: &mut FxImage) {
         Class::Infinity => special(fx, 0, x),
         // Exact, but processors report precision loss here too.
         Class::Normal if x == F80::ONE => special(fx, flag::PRECISION, x),
-        Class::Normal if x == minus_one => special(fx, flag::PRECISION, F80 { sign_exponent: 0xbffe, ..F80::ONE }),
+        Class::Normal if x == minus_one => {
+            special(fx, flag::PRECISION, F80 { sign_exponent: 0xbffe, ..F80::ONE })
+        }
         Class::Normal if x.exponent() >= 0x3fff => special(fx, 0, x),
         Class::Normal => Some(round(fx, log::exp2_minus_one(x.to_wide()), false)),
         Class::Denormal => {
