@@ -46,7 +46,10 @@ fn files_and_functions_are_short() {
         }
         for (name, lines) in source.functions() {
             if lines > FUNCTION_LINES_MAX {
-                problems.push(format!("{}: fn {name} has {lines} lines, {FUNCTION_LINES_MAX} allowed", source.path));
+                problems.push(format!(
+                    "{}: fn {name} has {lines} lines, {FUNCTION_LINES_MAX} allowed",
+                    source.path
+                ));
             }
         }
     }
@@ -60,7 +63,8 @@ fn unsafe_stands_where_it_may() {
         let used = source.has_word("unsafe");
         let listed = rules::UNSAFE.contains(&source.path.as_str());
         if used && !listed {
-            problems.push(format!("{}: `unsafe` outside the files listed in tests/tidy/rules.rs", source.path));
+            problems
+                .push(format!("{}: `unsafe` outside the files listed in tests/tidy/rules.rs", source.path));
         }
         if listed && !used {
             problems.push(format!("{}: listed for `unsafe` but has none", source.path));
@@ -86,7 +90,9 @@ fn banned_calls_stay_out() {
 #[test]
 fn every_file_says_what_it_holds() {
     let silent = |source: &Source| !source.text.starts_with("//!");
-    report(all_sources().iter().filter(|s| silent(s)).map(|s| format!("{}: no //! header", s.path)).collect());
+    report(
+        all_sources().iter().filter(|s| silent(s)).map(|s| format!("{}: no //! header", s.path)).collect(),
+    );
 }
 
 #[test]
@@ -94,7 +100,8 @@ fn documents_have_one_title() {
     let mut problems = vec![];
     for (path, text) in source::documents() {
         let titles = text.lines().filter(|line| line.starts_with("# ")).count();
-        let fenced = text.split("```").step_by(2).flat_map(str::lines).filter(|line| line.starts_with("# ")).count();
+        let fenced =
+            text.split("```").step_by(2).flat_map(str::lines).filter(|line| line.starts_with("# ")).count();
         if fenced != 1 {
             problems.push(format!("{path}: {fenced} titles outside code ({titles} in all), one wanted"));
         }

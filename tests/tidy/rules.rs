@@ -13,11 +13,7 @@ pub const EDGES: &[(&str, &[&str])] = &[
 pub const TABLES: &[&str] = &[];
 
 /// Files in which `unsafe` may stand.
-pub const UNSAFE: &[&str] = &[
-    "vcpu/src/isa/host_alu.rs",
-    "vcpu/src/mem/ram.rs",
-    "vcpu/src/mem/tlb.rs",
-];
+pub const UNSAFE: &[&str] = &["vcpu/src/isa/host_alu.rs", "vcpu/src/mem/ram.rs", "vcpu/src/mem/tlb.rs"];
 
 /// A call that must not appear outside tests and the named places.
 pub struct Ban {
@@ -34,7 +30,11 @@ pub const BANS: &[Ban] = &[
         instead: "guest time is replay::time::Vtime; host time only for pace and deadlines",
         except: &["vcpu/src/run/pace.rs", "vcpu/src/window/", "broker/src/", "devices/src/"],
     },
-    Ban { call: "SystemTime", instead: "the host's date enters by the manifest", except: &["broker/src/host_clock.rs"] },
+    Ban {
+        call: "SystemTime",
+        instead: "the host's date enters by the manifest",
+        except: &["broker/src/host_clock.rs"],
+    },
     Ban { call: "HashMap", instead: "BTreeMap: its order is the same in every run", except: &[] },
     Ban { call: "HashSet", instead: "BTreeSet: its order is the same in every run", except: &[] },
     Ban { call: "thread_rng", instead: "an Entropy event", except: &[] },

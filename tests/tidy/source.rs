@@ -112,7 +112,9 @@ fn function_name(line: &str) -> Option<String> {
     let at = line.find("fn ")?;
     let before = line[..at].trim();
     let words = ["pub", "const", "unsafe", "extern", "async"];
-    let qualifies = before.split_whitespace().all(|word| words.iter().any(|w| word.starts_with(w)) || word.starts_with('('));
+    let qualifies = before
+        .split_whitespace()
+        .all(|word| words.iter().any(|w| word.starts_with(w)) || word.starts_with('('));
     let name: String = line[at + 3..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
     (qualifies && !name.is_empty()).then_some(name)
 }
@@ -144,7 +146,10 @@ fn blank(text: &str) -> String {
 fn literal_end(bytes: &[u8], at: usize) -> Option<usize> {
     let rest = &bytes[at..];
     let find = |needle: &[u8], from: usize| {
-        rest[from..].windows(needle.len()).position(|w| w == needle).map_or(bytes.len(), |n| at + from + n + needle.len())
+        rest[from..]
+            .windows(needle.len())
+            .position(|w| w == needle)
+            .map_or(bytes.len(), |n| at + from + n + needle.len())
     };
     if rest.starts_with(b"//") {
         return Some(rest.iter().position(|&b| b == b'\n').map_or(bytes.len(), |n| at + n));
@@ -178,7 +183,8 @@ fn quoted(rest: &[u8], quote: u8) -> usize {
 
 #[test]
 fn blanking_keeps_code() {
-    let blanked = blank("let a = \"unsafe \\\" x\"; // unsafe\nlet c = '\\''; r#\"un\"safe\"# y /* unsafe */ z 'life");
+    let blanked =
+        blank("let a = \"unsafe \\\" x\"; // unsafe\nlet c = '\\''; r#\"un\"safe\"# y /* unsafe */ z 'life");
     assert!(!blanked.contains("unsafe") && !blanked.contains("un\""));
     assert!(blanked.contains("let c =") && blanked.contains(" y ") && blanked.contains(" z 'life"));
 }

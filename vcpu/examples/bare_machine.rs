@@ -12,7 +12,9 @@ use vcpu::run::machine::Machine;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let number = |index: usize, default: u64| arguments.get(index).map_or(default, |text| text.parse().expect("a number"));
+    let number = |index: usize, default: u64| {
+        arguments.get(index).map_or(default, |text| text.parse().expect("a number"))
+    };
     let setup = setup(&arguments, number(3, 256));
     let limit = number(4, u64::MAX);
     let mut machine = Machine::new(&setup, Consoles::default()).unwrap_or_else(|error| panic!("{error}"));
@@ -43,21 +45,31 @@ fn setup(arguments: &[String], ram_mib: u64) -> VcpuSetup {
         uuid: None,
     };
     let mode = Mode::Plain;
-    VcpuSetup { machine, mode, lane_fd: -1, doorbell_fd: -1, devices: vec![], start_paused: false, digest_interval: 0 }
+    VcpuSetup {
+        machine,
+        mode,
+        lane_fd: -1,
+        doorbell_fd: -1,
+        devices: vec![],
+        start_paused: false,
+        digest_interval: 0,
+    }
 }
 
 fn run(machine: &mut Machine, limit: u64) -> String {
     loop {
         machine.advance_timers();
         print(machine);
-        if let Some(cause) = machine.take_guest_end() {
+        if let Some(cause) = machine.serve_effects() {
             return format!("{cause:?}");
         }
         let next = (machine.icount() + 100_000).min(limit);
         match machine.run(next) {
             Stop::Limit | Stop::Service => {}
             Stop::Halted => {
-                let Some(deadline) = machine.core.chipset.next_deadline() else { return "halted for ever".into() };
+                let Some(deadline) = machine.core.chipset.next_deadline() else {
+                    return "halted for ever".into();
+                };
                 let icount = machine.icount();
                 machine.core.clock.skip_to(icount, deadline.max(machine.vtime()));
             }

@@ -142,6 +142,11 @@ impl<S: Storage> Writer<S> {
         self.written
     }
 
+    /// No event before this is taken any more.
+    pub fn last(&self) -> Icount {
+        self.last
+    }
+
     fn collect(&mut self, stamped: &Stamped) -> Result<(), LogError> {
         self.check_open()?;
         let Some(delta) = stamped.icount.0.checked_sub(self.last.0) else {

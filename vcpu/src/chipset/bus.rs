@@ -2,9 +2,13 @@
 
 use super::Chipset;
 use super::bytewise;
+use super::i8042;
 use super::map::{Decoded, MemoryDevice, PortDevice, decode_memory, decode_port};
-use super::reset::ResetKind;
 use replay::time::Vtime;
+
+/// The keyboard controller's two ports as its file counts them.
+const I8042_DATA: u64 = 0;
+const I8042_COMMAND: u64 = (i8042::COMMAND_PORT - i8042::DATA_PORT) as u64;
 
 /// Size of the local APIC's page.
 const LAPIC_PAGE: u64 = 0x1000;
@@ -60,6 +64,8 @@ impl Chipset {
             PortDevice::Elcr => bytewise::read(offset, size, |offset| self.pic.read_elcr(offset)),
             PortDevice::Pit => bytewise::read(offset, size, |offset| self.pit.read(offset, now)),
             PortDevice::SystemControlB => u64::from(self.pit.read_control_b(now)),
+            PortDevice::I8042Data => self.i8042.read(I8042_DATA, size, now),
+            PortDevice::I8042Command => self.i8042.read(I8042_COMMAND, size, now),
             PortDevice::Rtc => self.rtc.read(offset, size, now),
             PortDevice::PostCode => self.post_code.read(offset, size, now),
             PortDevice::SystemControlA => self.control_a.read(offset, size, now),
@@ -88,6 +94,8 @@ impl Chipset {
                 bytewise::write(offset, size, value, |offset, byte| self.pit.write(offset, byte, now));
             }
             PortDevice::SystemControlB => self.pit.write_control_b(value as u8, now),
+            PortDevice::I8042Data => self.write_i8042(I8042_DATA, size, value, now),
+            PortDevice::I8042Command => self.write_i8042(I8042_COMMAND, size, value, now),
             PortDevice::Rtc => self.rtc.write(offset, size, value, now),
             PortDevice::PostCode => self.post_code.write(offset, size, value, now),
             PortDevice::SystemControlA => self.write_control_a(offset, size, value, now),
@@ -106,8 +114,7 @@ impl Chipset {
             }
             PortDevice::ResetControl => {
                 self.reset_control.write(offset, size, value, now);
-                let request = self.reset_control.take_request();
-                self.request_reset(request);
+                self.effects.reset |= self.reset_control.take_request().is_some();
             }
             PortDevice::DebugConsole => {
                 self.debug_console.write(offset, size, value, now);
@@ -134,16 +141,14 @@ impl Chipset {
         let before = self.a20();
         self.control_a.write(offset, size, value, now);
         self.effects.a20_changed |= self.a20() != before;
-        let request = self.control_a.take_request();
-        self.request_reset(request);
+        self.effects.reset |= self.control_a.take_request().is_some();
     }
 
-    fn request_reset(&mut self, kind: Option<ResetKind>) {
-        match kind {
-            Some(ResetKind::Soft) => self.effects.init = true,
-            Some(ResetKind::Hard | ResetKind::Full) => self.effects.reset = true,
-            None => {}
-        }
+    fn write_i8042(&mut self, offset: u64, size: u8, value: u64, now: Vtime) {
+        let before = self.a20();
+        self.i8042.write(offset, size, value, now);
+        self.effects.a20_changed |= self.a20() != before;
+        self.effects.reset |= self.i8042.take_reset();
     }
 
     /// Reads `size` (1, 2, 4 or 8) bytes at a physical address; where no device answers, all ones.

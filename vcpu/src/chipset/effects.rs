@@ -7,11 +7,12 @@ use serde::{Deserialize, Serialize};
 pub struct Effects {
     /// The guest switched the power off.
     pub power_off: bool,
-    /// The guest asked for a reset of the machine.
+    /// The guest asked for a reset. A soft one (port 0x92, keyboard controller) is one of the machine too: what
+    /// it would come back to is firmware, and that resets the rest.
     pub reset: bool,
     /// The guest wrote this to isa-debug-exit.
     pub debug_exit: Option<u8>,
-    /// INIT arrived at the bootstrap processor, or a soft reset was asked for: the CPU alone is reset.
+    /// INIT arrived at the bootstrap processor: the CPU alone is reset.
     pub init: bool,
     /// UARTs, one bit each, for which `take_uart_output` has something.
     pub uart_output: u8,

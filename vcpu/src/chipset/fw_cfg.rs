@@ -52,8 +52,11 @@ const FEATURES: u32 = 0b11;
 /// What the fixed items say of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MachineFacts {
+    /// Guest RAM in bytes.
     pub ram_bytes: u64,
+    /// Number of CPUs.
     pub cpu_count: u16,
+    /// System UUID.
     pub uuid: [u8; 16],
 }
 
@@ -76,7 +79,9 @@ pub enum FileError {
 
 /// Guest memory as DMA sees it; false means that the address is not RAM.
 pub trait DmaMemory {
+    /// Fills `bytes` from `gpa` on.
     fn read(&mut self, gpa: u64, bytes: &mut [u8]) -> bool;
+    /// Stores `bytes` from `gpa` on.
     fn write(&mut self, gpa: u64, bytes: &[u8]) -> bool;
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Adding a device is a row here, an arm in `bus` and a field of `Chipset`.
 
-use super::{ChipsetConfig, acpi_pm, debug_port, fw_cfg, pci_host, reset, rtc};
+use super::{ChipsetConfig, acpi_pm, debug_port, fw_cfg, i8042, pci_host, reset, rtc};
 
 /// Devices on I/O ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +11,10 @@ pub enum PortDevice {
     PicMaster,
     /// 8254.
     Pit,
+    /// Data port of the keyboard controller.
+    I8042Data,
+    /// Command and status port of the keyboard controller.
+    I8042Command,
     /// Port 0x61: gate, speaker, refresh.
     SystemControlB,
     /// CMOS clock.
@@ -86,10 +90,12 @@ const fn memory(first: u64, size: u64, device: MemoryDevice) -> MemoryRow {
 }
 
 /// Ports in rising order, byte rows before the row in which they lie; the first that fits answers.
-const PORTS: [PortRow; 16] = [
+const PORTS: [PortRow; 18] = [
     ports(0x0020, 2, PortDevice::PicMaster),
     ports(0x0040, 4, PortDevice::Pit),
+    ports(i8042::DATA_PORT, 1, PortDevice::I8042Data),
     ports(0x0061, 1, PortDevice::SystemControlB),
+    ports(i8042::COMMAND_PORT, 1, PortDevice::I8042Command),
     ports(rtc::PORT, 2, PortDevice::Rtc),
     ports(debug_port::POST_PORT, 1, PortDevice::PostCode),
     ports(reset::CONTROL_A_PORT, 1, PortDevice::SystemControlA),

@@ -15,14 +15,18 @@ pub mod debug_port;
 pub mod effects;
 pub mod frequency;
 pub mod fw_cfg;
+mod host_io;
 mod hpet;
+pub mod i8042;
 pub mod interrupts;
 mod ioapic;
+mod keyboard;
 mod lapic;
 mod lapic_delivery;
 mod lapic_timer;
 mod lapic_x2apic;
 pub mod map;
+mod mouse;
 pub mod pci_config;
 pub mod pci_host;
 mod pic;
@@ -34,7 +38,7 @@ pub mod reset;
 mod routing;
 pub mod rtc;
 mod rtc_calendar;
-mod serial;
+mod scancodes;
 pub mod uart16550;
 mod vectors;
 
@@ -49,6 +53,7 @@ use config::{RAM_BELOW_4G_MAX, UARTS_MAX};
 use debug_port::{DebugConsole, DebugExit, PostCode};
 use fw_cfg::{FwCfg, MachineFacts};
 use hpet::Hpet;
+use i8042::I8042;
 use ioapic::IoApic;
 use lapic::Lapic;
 use pci_host::PciHost;
@@ -74,6 +79,7 @@ pub struct Chipset {
     rtc: Rtc,
     acpi_pm: AcpiPm,
     uarts: Vec<Uart16550>,
+    i8042: I8042,
     pci: PciHost,
     fw_cfg: FwCfg,
     reset_control: ResetControl,
@@ -89,7 +95,9 @@ pub struct Chipset {
     current: usize,
     /// Cached: a maskable interrupt for the current CPU.
     interrupt: bool,
-    /// Cached: the earliest deadline of all devices.
+    /// Cached: the earliest deadline of the devices other than local APICs.
+    device_deadline: Option<Vtime>,
+    /// Cached: the earliest deadline of all.
     deadline: Option<Vtime>,
 }
 
@@ -108,6 +116,7 @@ impl Chipset {
             rtc: Rtc::new(config.rtc_base, ram),
             acpi_pm: AcpiPm::new(),
             uarts: (0..config.uart_count).map(|_| Uart16550::new()).collect(),
+            i8042: I8042::new(),
             pci: PciHost::new(),
             fw_cfg: FwCfg::new(MachineFacts {
                 ram_bytes: config.ram_bytes,
@@ -124,6 +133,7 @@ impl Chipset {
             effects: Effects::default(),
             current: 0,
             interrupt: false,
+            device_deadline: None,
             deadline: None,
             config,
         };
@@ -161,6 +171,7 @@ impl Chipset {
         for uart in &mut self.uarts {
             uart.advance(now);
         }
+        self.i8042.advance(now);
         for lapic in &mut self.lapics {
             lapic.advance(now);
         }
@@ -174,18 +185,23 @@ impl Chipset {
         }
     }
 
-    /// Keeps the cached answers; after every change.
+    /// Keeps the cached answers; after every change of an interrupt controller.
     fn refresh(&mut self) {
         let lapic = &self.lapics[self.current];
         self.interrupt = lapic.pending_vector().is_some() || self.extint_pending(self.current);
         let lapics = self.lapics.iter().filter_map(Lapic::deadline).min();
+        self.deadline = [lapics, self.device_deadline].into_iter().flatten().min();
+        self.effects.init |= std::mem::take(&mut self.lapics[0].signals.init);
+    }
+
+    /// Keeps the deadline of the devices; after every change of one.
+    fn refresh_device_deadline(&mut self) {
         let uarts = self.uarts.iter().filter_map(Uart16550::deadline).min();
         // In legacy routing the outputs of the 8254 and the RTC go nowhere.
         let (pit, rtc) =
             if self.hpet.is_legacy() { (None, None) } else { (self.pit.deadline(), self.rtc.deadline()) };
-        let all = [lapics, self.hpet.deadline(), pit, rtc, self.acpi_pm.deadline(), uarts];
-        self.deadline = all.into_iter().flatten().min();
-        self.effects.init |= std::mem::take(&mut self.lapics[0].signals.init);
+        let all = [self.hpet.deadline(), pit, rtc, self.acpi_pm.deadline(), uarts, self.i8042.deadline()];
+        self.device_deadline = all.into_iter().flatten().min();
     }
 
     /// Whether a maskable interrupt is pending for the CPU.
@@ -303,5 +319,7 @@ impl Chipset {
     }
 }
 
+#[cfg(test)]
+mod random_tests;
 #[cfg(test)]
 mod tests;

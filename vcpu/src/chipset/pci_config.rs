@@ -11,19 +11,33 @@ pub const CONFIG_SIZE: usize = 256;
 
 /// Offsets of the header (figure 6-1).
 pub mod offset {
+    /// Vendor ID.
     pub const VENDOR: usize = 0x00;
+    /// Device ID.
     pub const DEVICE: usize = 0x02;
+    /// Command register.
     pub const COMMAND: usize = 0x04;
+    /// Status register.
     pub const STATUS: usize = 0x06;
+    /// Revision ID.
     pub const REVISION: usize = 0x08;
+    /// Class code, three bytes.
     pub const CLASS: usize = 0x09;
+    /// Cache line size.
     pub const CACHE_LINE: usize = 0x0c;
+    /// Header type.
     pub const HEADER_TYPE: usize = 0x0e;
+    /// Six base address registers.
     pub const BARS: usize = 0x10;
+    /// Subsystem vendor ID.
     pub const SUBSYSTEM_VENDOR: usize = 0x2c;
+    /// Subsystem ID.
     pub const SUBSYSTEM: usize = 0x2e;
+    /// Offset of the first capability.
     pub const CAPABILITIES: usize = 0x34;
+    /// Interrupt line.
     pub const INTERRUPT_LINE: usize = 0x3c;
+    /// Interrupt pin.
     pub const INTERRUPT_PIN: usize = 0x3d;
     /// First byte after the header.
     pub const DEVICE_SPECIFIC: usize = 0x40;
@@ -31,18 +45,27 @@ pub mod offset {
 
 /// Command register bits (table 6-1).
 pub mod command {
+    /// Decodes I/O BARs.
     pub const IO: u16 = 1 << 0;
+    /// Decodes memory BARs.
     pub const MEMORY: u16 = 1 << 1;
+    /// May do DMA and send MSIs.
     pub const MASTER: u16 = 1 << 2;
+    /// Parity error response.
     pub const PARITY: u16 = 1 << 6;
+    /// SERR# enable.
     pub const SERR: u16 = 1 << 8;
+    /// INTx is held off.
     pub const INTX_DISABLE: u16 = 1 << 10;
+    /// What the guest may write.
     pub const WRITABLE: u16 = IO | MEMORY | MASTER | PARITY | SERR | INTX_DISABLE;
 }
 
 /// Status register bits (table 6-2).
 pub mod status {
+    /// State of INTx.
     pub const INTERRUPT: u16 = 1 << 3;
+    /// There is a capability list.
     pub const CAPABILITIES: u16 = 1 << 4;
     /// Error bits, cleared by writing ones.
     pub const ERRORS: u16 = 0xf900;
@@ -51,22 +74,30 @@ pub mod status {
 /// What a function says of itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
+    /// Vendor ID.
     pub vendor: u16,
+    /// Device ID.
     pub device: u16,
+    /// Revision ID.
     pub revision: u8,
     /// Base class, subclass, programming interface: `0xccssii`.
     pub class: u32,
+    /// Subsystem vendor ID.
     pub subsystem_vendor: u16,
+    /// Subsystem ID.
     pub subsystem: u16,
 }
 
 /// What a base address register decodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BarKind {
+    /// I/O ports.
     Io,
+    /// Memory below 4 GiB.
     Memory32,
     /// Takes two registers.
     Memory64 {
+        /// Reads have no effects.
         prefetchable: bool,
     },
 }
@@ -81,8 +112,11 @@ struct Bar {
 /// Addresses that a base address register decodes now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BarRange {
+    /// What they are.
     pub kind: BarKind,
+    /// The first.
     pub address: u64,
+    /// How many.
     pub size: u64,
 }
 

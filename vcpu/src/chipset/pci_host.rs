@@ -299,5 +299,7 @@ mod tests {
         assert!(!host.take_decode_changed());
         assert_eq!(at.device(), 3);
         assert_eq!(at.number(), 0x18);
+        let saved = serde_json::to_vec(&host).unwrap();
+        assert_eq!(serde_json::from_slice::<PciHost>(&saved).unwrap(), host);
     }
 }

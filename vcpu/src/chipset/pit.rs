@@ -10,7 +10,6 @@ use replay::time::Vtime;
 use serde::{Deserialize, Serialize};
 
 const GATE_2: u8 = 1 << 0;
-const SPEAKER: u8 = 1 << 1;
 /// Bits of port 0x61 that keep what is written: gate, speaker, parity and channel check enables.
 const CONTROL_B_WRITABLE: u8 = 0x0f;
 
@@ -73,7 +72,7 @@ impl Pit {
     /// Reads port 0x61.
     pub fn read_control_b(&mut self, now: Vtime) -> u8 {
         let tick = ticks_at(now, PIT_HZ);
-        let refresh = tick / REFRESH_TICKS % 2 != 0;
+        let refresh = !(tick / REFRESH_TICKS).is_multiple_of(2);
         self.control_b | u8::from(refresh) << 4 | u8::from(self.counters[2].out(tick)) << 5
     }
 
@@ -81,11 +80,6 @@ impl Pit {
     pub fn write_control_b(&mut self, value: u8, now: Vtime) {
         self.control_b = value & CONTROL_B_WRITABLE;
         self.counters[2].set_gate(value & GATE_2 != 0, ticks_at(now, PIT_HZ));
-    }
-
-    /// Whether the speaker is driven by counter 2.
-    pub fn speaker_on(&self) -> bool {
-        self.control_b & SPEAKER != 0
     }
 
     /// Next rising edge of OUT 0, which is an interrupt.

@@ -285,7 +285,7 @@ impl Counter {
         if !self.bcd {
             return value;
         }
-        value % 10 | value / 10 % 10 << 4 | value / 100 % 10 << 8 | value / 1000 % 10 << 12
+        (0..4).map(|digit| (value / 10u16.pow(digit) % 10) << (4 * digit)).sum()
     }
 }
 

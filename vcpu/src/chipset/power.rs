@@ -22,6 +22,7 @@ impl Chipset {
         for uart in &mut self.uarts {
             uart.reset();
         }
+        self.i8042.reset();
         self.pci.reset();
         self.effects.pci_decode_changed |= self.pci.take_decode_changed();
         self.fw_cfg.reset();
@@ -34,9 +35,9 @@ impl Chipset {
         self.advance(now);
     }
 
-    /// Whether address bit 20 reaches memory.
+    /// Whether address bit 20 reaches memory: port 0x92 or the keyboard controller lets it through.
     pub fn a20(&self) -> bool {
-        self.control_a.a20()
+        self.control_a.a20() || self.i8042.a20()
     }
 
     /// The user pressed the power button.

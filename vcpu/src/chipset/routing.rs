@@ -7,7 +7,7 @@ use super::Chipset;
 use super::config::UARTS_MAX;
 use super::interrupts::{DeliveryMode, Message};
 use super::lapic::Output;
-use super::{acpi_pm, rtc};
+use super::{acpi_pm, i8042, rtc};
 use replay::time::Vtime;
 use serde::{Deserialize, Serialize};
 
@@ -80,6 +80,8 @@ impl Chipset {
         driven.levels |= u32::from(self.pit.line() && !legacy) << IRQ_TIMER;
         driven.levels |= u32::from(self.rtc.line() && !legacy) << rtc::IRQ;
         driven.levels |= u32::from(self.acpi_pm.line()) << acpi_pm::SCI_IRQ;
+        driven.levels |= u32::from(self.i8042.line()) << i8042::KEYBOARD_IRQ;
+        driven.levels |= u32::from(self.i8042.mouse_line()) << i8042::MOUSE_IRQ;
         for (uart, irq) in self.uarts.iter().zip(IRQ_UART) {
             driven.levels |= u32::from(uart.line()) << irq;
         }
@@ -105,6 +107,7 @@ impl Chipset {
             self.nmi_waits = false;
             self.lapics[0].raise_nmi_pin();
         }
+        self.refresh_device_deadline();
         self.settle_apics();
     }
 

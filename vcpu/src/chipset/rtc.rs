@@ -387,7 +387,7 @@ impl Rtc {
     }
 
     fn encode(&self, value: u8) -> u8 {
-        if self.binary() { value } else { value / 10 << 4 | value % 10 }
+        if self.binary() { value } else { ((value / 10) << 4) | (value % 10) }
     }
 
     fn decode(&self, raw: u8) -> u8 {

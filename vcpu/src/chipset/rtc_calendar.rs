@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn every_day_follows_the_one_before() {
         let lengths = |year: u16| {
-            let leap = year % 4 == 0 && year % 100 != 0 || year % 400 == 0;
+            let leap = year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400);
             [31, if leap { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
         };
         let mut seconds = to_seconds(&DateTime { year: 1899, ..from_seconds(0) });

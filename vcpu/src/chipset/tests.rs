@@ -233,8 +233,10 @@ fn power_off_reset_and_exit_are_effects() {
         (0x604, 2, 0x3400, Effects { power_off: true, ..Effects::default() }),
         (0xcf9, 1, 0x06, Effects { reset: true, ..Effects::default() }),
         (0xf4, 4, 0x10, Effects { debug_exit: Some(0x10), ..Effects::default() }),
-        (0x92, 1, 0x03, Effects { init: true, ..Effects::default() }),
-        (0x92, 1, 0x00, Effects { a20_changed: true, ..Effects::default() }),
+        (0x92, 1, 0x03, Effects { reset: true, ..Effects::default() }),
+        (0x64, 1, 0xfe, Effects { reset: true, ..Effects::default() }),
+        (0x92, 1, 0x00, Effects::default()),
+        (0x64, 1, 0xdd, Effects { a20_changed: true, ..Effects::default() }),
     ] {
         assert!(!chipset.has_effects());
         chipset.port_write(port, size, value, NOW);
@@ -268,10 +270,8 @@ fn port_0x70_holds_nmis_off() {
 fn rtc_update_interrupt_on_irq_8() {
     let mut chipset = chipset();
     start_pics(&mut chipset, [0xfb, 0xfe]);
-    for (index, value) in [(0x0b, 0x12)] {
-        chipset.port_write(0x70, 1, index, NOW);
-        chipset.port_write(0x71, 1, value, NOW);
-    }
+    chipset.port_write(0x70, 1, 0x0b, NOW);
+    chipset.port_write(0x71, 1, 0x12, NOW);
     let due = chipset.next_deadline().expect("once a second");
     assert!(due.0 <= 1_000_000_000);
     chipset.advance(due);
@@ -311,4 +311,28 @@ fn fw_cfg_answers_with_its_signature() {
     chipset.port_write(0x510, 2, 0, NOW);
     let bytes: Vec<u8> = (0..4).map(|_| chipset.port_read(0x511, 1, NOW) as u8).collect();
     assert_eq!(bytes, b"QEMU");
+}
+
+#[test]
+fn each_scan_code_is_an_interrupt() {
+    let mut chipset = chipset();
+    start_pics(&mut chipset, [0xfd, 0xff]);
+    chipset.port_write(0x64, 1, 0x60, NOW);
+    chipset.port_write(0x60, 1, 0x41, NOW);
+    let mut now = Vtime(1_000_000);
+    for down in [true, false] {
+        chipset.input(&replay::event::Input::Key { scancode: 0x1e, down }, now);
+    }
+    for code in [0x1e, 0x9e] {
+        while !chipset.interrupt_pending() {
+            now = chipset.next_deadline().expect("a byte on its way");
+            chipset.advance(now);
+        }
+        assert_eq!(chipset.acknowledge(now), Some(0x21));
+        assert_eq!(chipset.port_read(0x64, 1, now) & 1, 1);
+        // A slow handler: the next byte waits in the keyboard.
+        now.0 += 50_000_000;
+        assert_eq!(chipset.port_read(0x60, 1, now), code);
+        chipset.port_write(0x20, 1, 0x20, now);
+    }
 }

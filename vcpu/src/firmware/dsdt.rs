@@ -1,7 +1,7 @@
 //! The DSDT's AML: sleep states, PCI host bridge, legacy devices, CPUs (ACPI 6.5, chapter 5 and 6).
 
 use super::acpi::{PM_END, PM1A_EVENT, S5_SLP_TYP};
-use super::layout::{ECAM, HPET, IOAPIC, PCI_WINDOW_32, pci_intx_gsi, pci_window_64};
+use super::layout::{ECAM, HPET, PCI_WINDOW_32, pci_intx_gsi, pci_window_64};
 use acpi_tables::aml::*;
 use acpi_tables::{Aml, AmlSink};
 use replay::machine::Machine;
@@ -124,7 +124,7 @@ fn operating_system_capabilities() -> Vec<u8> {
     bytes_of(&Method::new(
         "_OSC".into(),
         4,
-        false,
+        true,
         vec![
             &CreateDWordField::new(&status, &Arg(3), &ZERO),
             &If::new(
@@ -140,7 +140,7 @@ fn operating_system_capabilities() -> Vec<u8> {
     ))
 }
 
-/// What the chipset takes for itself: ECAM, I/O APIC, power-management ports.
+/// What the chipset takes for itself: ECAM, power-management ports.
 fn motherboard() -> Vec<u8> {
     device(
         "MBRD",
@@ -148,7 +148,6 @@ fn motherboard() -> Vec<u8> {
         0,
         vec![
             &Memory32Fixed::new(true, ECAM.start as u32, (ECAM.end - ECAM.start) as u32),
-            &Memory32Fixed::new(true, IOAPIC as u32, 0x1000),
             &ports(PM1A_EVENT, (PM_END - PM1A_EVENT) as u8),
         ],
     )

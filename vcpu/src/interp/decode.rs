@@ -6,6 +6,7 @@
 use super::block::{BLOCK_OPS_MAX, Block, BlockKey};
 use crate::core::Core;
 use crate::fault::Fault;
+use crate::isa::flag_ops;
 use crate::isa::table::{self, Role};
 use crate::isa::{Op, Row, opflag};
 use crate::mem::ram::PAGE_SIZE;
@@ -147,7 +148,8 @@ fn blank(row: &Row) -> Op {
 pub fn build(core: &mut Core, instruction: &Instruction, bits: u8) -> Op {
     let code = instruction.code();
     let undefined = table::undefined();
-    let offered = code.cpuid_features().iter().all(|&feature| core.cpu.model.allows(feature));
+    let offered = flag_ops::is_hint(code)
+        || code.cpuid_features().iter().all(|&feature| core.cpu.model.allows(feature));
     let entry = if offered { table::entry(code) } else { None };
     let row = entry.map_or(&undefined, |entry| &entry.row);
     let mut op = blank(row);
@@ -161,7 +163,7 @@ pub fn build(core: &mut Core, instruction: &Instruction, bits: u8) -> Op {
     }
     if offered && entry.is_none() {
         op.flags &= !opflag::LAST;
-        if !crate::thunk::decode(&mut core.thunks, instruction, &mut op) {
+        if !core.thunks.decode(instruction, &mut op) {
             op.run = undefined.run;
             op.flags |= opflag::LAST;
         }

@@ -5,7 +5,7 @@ use super::{Op, Row, row};
 use crate::core::Core;
 use crate::fault::Fault;
 use crate::state::{Status, rflags};
-use iced_x86::Code::*;
+use iced_x86::Code::{self, *};
 
 fn clc(core: &mut Core, _: &Op) -> Result<(), Fault> {
     core.cpu.data.status = core.cpu.data.status.with(Status::CF, false);
@@ -53,6 +53,14 @@ pub fn nop(_: &mut Core, _: &Op) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Codes in the hint-NOP space (0F 0D, 0F 18…0F 1F): without their feature they are NOPs, not #UD (SDM 2B, NOP).
+pub fn is_hint(code: Code) -> bool {
+    matches!(
+        code,
+        Endbr64 | Endbr32 | Rdsspd_r32 | Rdsspq_r64 | Cldemote_m8 | Prefetchit0_m8 | Prefetchit1_m8
+    )
+}
+
 /// UD0, UD1, UD2 and every instruction without a row.
 pub fn undefined(_: &mut Core, _: &Op) -> Result<(), Fault> {
     Err(Fault::ud())
@@ -64,7 +72,8 @@ pub const ROWS: &[Row] = &[
     row(Clc, clc), row(Stc, stc), row(Cmc, cmc), row(Cld, cld), row(Std, std), row(Lahf, lahf), row(Sahf, sahf),
     row(Nopw, nop), row(Nopd, nop), row(Nopq, nop), row(Pause, nop),
     row(Nop_rm16, nop), row(Nop_rm32, nop), row(Nop_rm64, nop),
-    row(Endbr64, nop), row(Endbr32, nop),
+    row(Endbr64, nop), row(Endbr32, nop), row(Rdsspd_r32, nop), row(Rdsspq_r64, nop),
+    row(Cldemote_m8, nop), row(Prefetchit0_m8, nop), row(Prefetchit1_m8, nop),
     row(Ud2, undefined), row(Ud0, undefined),
     row(Ud0_r16_rm16, undefined), row(Ud0_r32_rm32, undefined), row(Ud0_r64_rm64, undefined),
     row(Ud1_r16_rm16, undefined), row(Ud1_r32_rm32, undefined), row(Ud1_r64_rm64, undefined),

@@ -10,3 +10,13 @@ pub mod walk;
 pub struct Memory {
     pub ram: ram::Ram,
 }
+
+impl crate::chipset::fw_cfg::DmaMemory for Memory {
+    fn read(&mut self, gpa: u64, bytes: &mut [u8]) -> bool {
+        self.ram.read_bytes(gpa, bytes)
+    }
+
+    fn write(&mut self, gpa: u64, bytes: &[u8]) -> bool {
+        self.ram.write_bytes(gpa, bytes)
+    }
+}

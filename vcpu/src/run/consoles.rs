@@ -2,7 +2,7 @@
 
 use super::error::RunError;
 use crate::chipset::Chipset;
-use crate::window::console::Console;
+use crate::window::Console;
 use replay::event::{DeviceIndex, Payload, UsedEntry};
 use replay::time::Vtime;
 use std::time::Duration;
@@ -34,15 +34,22 @@ impl Consoles {
         mut open: impl FnMut(DeviceIndex) -> Option<Console>,
     ) -> Consoles {
         let mut port = |device: DeviceIndex| Port { device, back_end: open(device) };
-        Consoles { ports: uarts.iter().map(|uart| uart.map(&mut port)).collect(), debug: debug.map(&mut port) }
+        Consoles {
+            ports: uarts.iter().map(|uart| uart.map(&mut port)).collect(),
+            debug: debug.map(&mut port),
+        }
     }
 
-    /// Gives received bytes to the UART behind `device`.
+    /// Gives received bytes to the UART behind `device`; none of them is a break condition.
     pub fn input(&self, chipset: &mut Chipset, device: DeviceIndex, bytes: &[u8], now: Vtime) {
         let uart = self.ports.iter().position(|port| port.as_ref().is_some_and(|port| port.device == device));
         if let Some(uart) = uart {
             // `take_input` made sure of the room; what a foreign log brings beyond it is lost, the same in every replay.
-            chipset.uart_receive(uart as u8, bytes, now);
+            if bytes.is_empty() {
+                chipset.uart_receive_break(uart as u8, now);
+            } else {
+                chipset.uart_receive(uart as u8, bytes, now);
+            }
         }
     }
 

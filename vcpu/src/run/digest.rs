@@ -43,14 +43,20 @@ pub fn registers(core: &Core) -> u64 {
     word(cpu.icount);
     word(u64::from(core.rflags()) | u64::from(cpu.data.mxcsr) << 32);
     for segment in cpu.segments.iter().chain([&cpu.ldtr, &cpu.tr]) {
-        word(u64::from(segment.selector) | u64::from(segment.attributes) << 16 | u64::from(segment.limit) << 32);
+        word(
+            u64::from(segment.selector)
+                | u64::from(segment.attributes) << 16
+                | u64::from(segment.limit) << 32,
+        );
         word(segment.base);
     }
     for table in [cpu.gdtr, cpu.idtr] {
         word(table.base);
         word(u64::from(table.limit));
     }
-    [cpu.cr0, cpu.cr2, cpu.cr3, cpu.cr4, cpu.xcr0, cpu.efer, cpu.debug_pending].into_iter().for_each(&mut word);
+    [cpu.cr0, cpu.cr2, cpu.cr3, cpu.cr4, cpu.xcr0, cpu.efer, cpu.debug_pending]
+        .into_iter()
+        .for_each(&mut word);
     cpu.dr.iter().copied().for_each(&mut word);
     word(cpu.activity as u64 | (cpu.shadow as u64) << 8 | u64::from(cpu.nmi_blocked) << 16);
     for (slot, entry) in cpu.tlb.entries() {

@@ -23,6 +23,8 @@ pub enum RunError {
     Setup(String),
     #[error("host entropy: {0}")]
     Entropy(std::io::Error),
-    #[error("waited {seconds} s at instruction {icount} for the broker to send the next event of the log; is it stopped?")]
+    #[error(
+        "waited {seconds} s at instruction {icount} for the broker to send the next event of the log; is it stopped?"
+    )]
     NoEvents { seconds: u64, icount: u64 },
 }

@@ -247,7 +247,7 @@ impl Inputs for Live {
         if machine.icount() >= self.next_digest {
             assert_eq!(machine.icount(), self.next_digest, "ran past the icount of a digest");
             self.next_digest += self.digest_interval;
-            let (registers, memory) = machine.digests();
+            let (registers, memory) = machine.digests()?;
             self.journal(machine, Event::Digest { registers, memory })?;
         }
         if self.last_icount == Some(machine.icount()) && !machine.halted() {

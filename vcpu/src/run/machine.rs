@@ -5,8 +5,8 @@ use super::digest::{self, MemoryDigest};
 use super::error::RunError;
 use super::power_on;
 use crate::core::Core;
-use crate::system::entropy::Entropy;
 use crate::interp::{Interpreter, Stop};
+use crate::system::entropy::Entropy;
 use replay::event::{Event, ShutdownCause};
 use replay::setup::VcpuSetup;
 use replay::time::Vtime;
@@ -110,26 +110,31 @@ impl Machine {
         power_on::reset(&mut self.core, &self.description)
     }
 
-    /// What the guest asked of the machine since the last call: power-off, reset, exit.
-    pub fn take_guest_end(&mut self) -> Option<ShutdownCause> {
+    /// Does what the guest asked of the machine since the last call; how it ended itself, if it did.
+    pub fn serve_effects(&mut self) -> Option<ShutdownCause> {
         if !self.core.chipset.has_effects() {
             return None;
         }
         let effects = self.core.chipset.take_effects();
+        if let Some(gpa) = effects.fw_cfg_dma {
+            self.core.chipset.fw_cfg_dma(gpa, &mut self.core.mem);
+        }
         if let Some(value) = effects.debug_exit {
             Some(ShutdownCause::DebugExit { value })
         } else if effects.power_off {
             Some(ShutdownCause::GuestShutdown)
-        } else if effects.reset {
+        } else if effects.reset || effects.init {
+            // Without firmware a CPU that gets INIT has nowhere to go but to a fresh start.
             Some(ShutdownCause::GuestReset)
         } else {
             None
         }
     }
 
-    /// Digests of all state.
-    pub fn digests(&mut self) -> Digests {
-        (digest::registers(&self.core), self.memory_digest.update(&mut self.core))
+    /// Digests of all state. Console output goes out first: how much of it waits depends on the host.
+    pub fn digests(&mut self) -> Result<Digests, RunError> {
+        self.flush_consoles()?;
+        Ok((digest::registers(&self.core), self.memory_digest.update(&mut self.core)))
     }
 
     /// Sends what the guest wrote to its consoles.

@@ -11,6 +11,6 @@ pub mod live;
 pub mod machine;
 pub mod pace;
 pub mod playback;
-pub mod process;
 pub mod power_on;
+pub mod process;
 pub mod vtime;

@@ -123,7 +123,13 @@ impl Playback {
         Ok(Flow::Again)
     }
 
-    fn diverged(&mut self, machine: &mut Machine, field: &str, expected: String, found: String) -> Result<Flow, RunError> {
+    fn diverged(
+        &mut self,
+        machine: &mut Machine,
+        field: &str,
+        expected: String,
+        found: String,
+    ) -> Result<Flow, RunError> {
         let icount = Icount(machine.icount());
         let field = field.to_string();
         self.lane.send(&Outbound::Divergence { icount, field, expected, found })?;
@@ -134,7 +140,12 @@ impl Playback {
     fn apply(&mut self, machine: &mut Machine, stamped: Stamped) -> Result<Flow, RunError> {
         if stamped.icount.0 != machine.icount() {
             let expected = format!("{:?} at icount {}", stamped.event, stamped.icount);
-            return self.diverged(machine, "position of an event", expected, format!("icount {}", machine.icount()));
+            return self.diverged(
+                machine,
+                "position of an event",
+                expected,
+                format!("icount {}", machine.icount()),
+            );
         }
         match stamped.event {
             Event::Digest { registers, memory } => self.compare(machine, registers, memory),
@@ -153,12 +164,22 @@ impl Playback {
     }
 
     fn compare(&mut self, machine: &mut Machine, registers: u64, memory: u64) -> Result<Flow, RunError> {
-        let found = machine.digests();
+        let found = machine.digests()?;
         if found.0 != registers {
-            return self.diverged(machine, "digest of registers", format!("{registers:016x}"), format!("{:016x}", found.0));
+            return self.diverged(
+                machine,
+                "digest of registers",
+                format!("{registers:016x}"),
+                format!("{:016x}", found.0),
+            );
         }
         if found.1 != memory {
-            return self.diverged(machine, "digest of memory", format!("{memory:016x}"), format!("{:016x}", found.1));
+            return self.diverged(
+                machine,
+                "digest of memory",
+                format!("{memory:016x}"),
+                format!("{:016x}", found.1),
+            );
         }
         Ok(Flow::Go)
     }
@@ -235,13 +256,16 @@ impl Inputs for Playback {
         let icount = machine.icount();
         let deadline = machine.core.chipset.next_deadline();
         let wake = match self.ahead.front() {
-            Some(Next::Event(Stamped { icount: at, event: Event::IdleWake { vtime } })) if at.0 == icount => Some(*vtime),
+            Some(Next::Event(Stamped { icount: at, event: Event::IdleWake { vtime } })) if at.0 == icount => {
+                Some(*vtime)
+            }
             _ => None,
         };
         match (wake, deadline) {
             (Some(vtime), deadline) if deadline.is_none_or(|at| at > vtime) => {
                 if vtime < machine.vtime() {
-                    let (expected, found) = (format!("wake at {vtime}"), format!("guest time {}", machine.vtime()));
+                    let (expected, found) =
+                        (format!("wake at {vtime}"), format!("guest time {}", machine.vtime()));
                     return self.diverged(machine, "guest time", expected, found);
                 }
                 machine.core.clock.skip_to(icount, vtime);

@@ -21,12 +21,18 @@ use std::sync::Arc;
 pub fn build(machine: &Machine) -> Result<Core, RunError> {
     let model = Model::new(&machine.cpu).map_err(|error| RunError::Model(error.to_string()))?;
     model.check_host().map_err(|error| RunError::Model(error.to_string()))?;
+    let chipset = ChipsetConfig::of_machine(machine).map_err(|error| RunError::Setup(error.to_string()))?;
     let ram = Ram::new(machine.ram_bytes)?;
     let entry = load::load(ram.guest_memory(), machine)?;
     let mut core = Core {
-        cpu: Cpu::power_on(Arc::new(model), Box::new(Tlb::new().map_err(RunError::Tlb)?), 0, machine.cpu_count),
+        cpu: Cpu::power_on(
+            Arc::new(model),
+            Box::new(Tlb::new().map_err(RunError::Tlb)?),
+            0,
+            machine.cpu_count,
+        ),
         mem: Memory { ram },
-        chipset: Chipset::new(&chipset_config(machine)),
+        chipset: Chipset::new(&chipset),
         thunks: Thunks::new().map_err(|error| RunError::Thunks(error.to_string()))?,
         entropy: Entropy::new([0; 32]),
         fault_address: 0,
@@ -44,31 +50,17 @@ pub fn build(machine: &Machine) -> Result<Core, RunError> {
     Ok(core)
 }
 
-/// Resets a running machine: everything but the count of instructions, guest time and the random numbers starts anew.
+/// Resets a running machine: all but the count of instructions, guest time, the random numbers and what the
+/// chipset keeps over a reset starts anew.
 pub fn reset(core: &mut Core, machine: &Machine) -> Result<(), RunError> {
-    let now = core.clock.at(core.cpu.icount);
-    let mut again = machine.clone();
-    // The clock chip counts on from where guest time is, not from the base: its base lies at guest time zero.
-    again.clock.shift = core.clock.shift();
-    let mut fresh = build(&again)?;
+    let mut fresh = build(machine)?;
     fresh.cpu.icount = core.cpu.icount;
     fresh.clock = core.clock;
-    fresh.chipset.advance(now);
     std::mem::swap(&mut fresh.entropy, &mut core.entropy);
+    std::mem::swap(&mut fresh.chipset, &mut core.chipset);
+    fresh.chipset.reset(fresh.clock.at(fresh.cpu.icount));
     *core = fresh;
     Ok(())
-}
-
-fn chipset_config(machine: &Machine) -> ChipsetConfig {
-    ChipsetConfig {
-        cpu_count: machine.cpu_count,
-        ram_bytes: machine.ram_bytes,
-        rtc_base: machine.clock.rtc_base,
-        uart_count: machine.uarts.len() as u8,
-        debug_exit_port: machine.debug_exit_port,
-        debug_console_port: machine.debug_console.map(|(port, _)| port),
-        ..ChipsetConfig::default()
-    }
 }
 
 /// Puts the CPU where the loader says, with flat segments and caches on.

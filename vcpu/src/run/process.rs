@@ -7,7 +7,7 @@ use super::live::Live;
 use super::machine::Machine;
 use super::playback::Playback;
 use crate::interp::Stop;
-use crate::window::console::Console;
+use crate::window::Console;
 use replay::event::ShutdownCause;
 use replay::lane::VcpuEnd;
 use replay::setup::{DeviceFds, Mode, VcpuSetup};
@@ -37,7 +37,7 @@ pub fn run(setup_fd: i32) -> Result<(), RunError> {
 pub fn run_machine(machine: &mut Machine, inputs: &mut dyn Inputs) -> Result<(), RunError> {
     loop {
         machine.advance_timers();
-        if let Some(cause) = machine.take_guest_end() {
+        if let Some(cause) = machine.serve_effects() {
             if end_or_reset(machine, inputs, cause)? == Flow::Leave {
                 return Ok(());
             }
@@ -60,7 +60,11 @@ pub fn run_machine(machine: &mut Machine, inputs: &mut dyn Inputs) -> Result<(),
     }
 }
 
-fn end_or_reset(machine: &mut Machine, inputs: &mut dyn Inputs, cause: ShutdownCause) -> Result<Flow, RunError> {
+fn end_or_reset(
+    machine: &mut Machine,
+    inputs: &mut dyn Inputs,
+    cause: ShutdownCause,
+) -> Result<Flow, RunError> {
     let resets = matches!(cause, ShutdownCause::GuestReset | ShutdownCause::TripleFault);
     if resets && !machine.description.no_reboot {
         machine.reset()?;
@@ -100,7 +104,10 @@ fn connect(setup: &VcpuSetup) -> Result<Vec<Option<Console>>, RunError> {
 fn connect_console(name: &str, fds: &DeviceFds) -> Result<Option<Console>, RunError> {
     let Some(socket) = fds.socket_fd else { return Ok(None) };
     let &[receive, transmit] = fds.call_fds.as_slice() else {
-        return Err(RunError::Setup(format!("{name} needs two call descriptors, got {}", fds.call_fds.len())));
+        return Err(RunError::Setup(format!(
+            "{name} needs two call descriptors, got {}",
+            fds.call_fds.len()
+        )));
     };
     let calls = [inherited(receive)?, inherited(transmit)?];
     Ok(Some(Console::connect(UnixStream::from(inherited(socket)?), calls, name)?))

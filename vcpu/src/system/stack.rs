@@ -30,6 +30,12 @@ impl Stack {
         Stack { segment, pointer, mask: segment_mask(&segment), code }
     }
 
+    /// The stack that RSP names once `code` and `segment` are loaded.
+    pub fn new(core: &Core, code: &Segment, segment: Segment) -> Stack {
+        let mask = if core.is_64bit(code) { u64::MAX } else { segment_mask(&segment) };
+        Stack { segment, pointer: core.cpu.data.gpr[gpr::RSP], mask, code: 0 }
+    }
+
     /// A stack in 64-bit mode that is being switched to.
     pub fn long(segment: Segment, pointer: u64) -> Stack {
         Stack { segment, pointer, mask: u64::MAX, code: 0 }
@@ -57,6 +63,18 @@ impl Stack {
             _ => core.write(gva, value),
         };
         written.map_err(|fault| core.stack_fault(fault, gva))?;
+        self.pointer = self.pointer & !self.mask | offset;
+        Ok(())
+    }
+
+    /// Pushes a selector. With a 32-bit operand only 16 bits of the slot are written (SDM 2, PUSH).
+    pub fn push_selector(&mut self, core: &mut Core, size: u8, selector: u16) -> Result<(), Fault> {
+        if size != 4 {
+            return self.push(core, size, u64::from(selector));
+        }
+        let offset = self.pointer.wrapping_sub(4) & self.mask;
+        let gva = self.address(core, offset, 4)?;
+        core.write(gva, selector).map_err(|fault| core.stack_fault(fault, gva))?;
         self.pointer = self.pointer & !self.mask | offset;
         Ok(())
     }

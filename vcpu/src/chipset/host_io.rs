@@ -1,6 +1,7 @@
-//! The host's side of the UARTs and the debug console.
+//! The host's side of the UARTs, the debug console, keyboard and mouse.
 
 use super::Chipset;
+use replay::event::Input;
 use replay::time::Vtime;
 
 impl Chipset {
@@ -35,5 +36,26 @@ impl Chipset {
     /// Takes what the guest has written to the debug console.
     pub fn take_debug_output(&mut self) -> Vec<u8> {
         self.debug_console.take_output()
+    }
+
+    /// Gives keyboard or mouse input to the guest.
+    pub fn input(&mut self, input: &Input, now: Vtime) {
+        self.catch_up(now);
+        match *input {
+            Input::Key { scancode, down } => self.i8042.key(scancode, down, now),
+            Input::MouseMove { dx, dy, dz } => self.i8042.mouse_move(dx, dy, dz, now),
+            Input::MouseButtons { buttons } => self.i8042.mouse_buttons(buttons, now),
+        }
+        self.settle();
+    }
+
+    /// Key events that the keyboard takes before new ones are lost.
+    pub fn keyboard_room(&self) -> usize {
+        self.i8042.keyboard_room()
+    }
+
+    /// The keyboard's LEDs: scroll lock, num lock, caps lock from bit 0 on.
+    pub fn keyboard_leds(&self) -> u8 {
+        self.i8042.leds()
     }
 }

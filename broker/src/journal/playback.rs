@@ -1,0 +1,132 @@
+//! A run whose inputs come from a recording.
+
+use super::{JOURNAL_SEQUENCE, Journal, JournalError};
+use replay::event::{Event, ShutdownCause, Stamped};
+use replay::lane::{BrokerEnd, RING_BYTES};
+use replay::log::{Ending, Reader, Step};
+use replay::message::{Control, Inbound, LogEnding, Offer};
+use replay::recording::Recording;
+use replay::setup::Mode;
+use replay::time::Icount;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+
+/// Inputs from the log, sent ahead so that the vCPU never waits for them.
+pub struct Playback {
+    recording: Recording,
+    reader: Reader<BufReader<File>>,
+    /// How the log ends, known from the start.
+    ending: Ending,
+    warning: Option<String>,
+    sent_all: bool,
+}
+
+impl Playback {
+    /// Opens a recording and verifies all of its log, so that damage is known before the first instruction.
+    ///
+    /// A log that is cut or damaged is replayed up to there; [`Journal::take_warning`] says so.
+    pub fn open(recording: Recording) -> Result<Playback, JournalError> {
+        let ending = recording.survey_log()?.ending;
+        let reader = recording.open_log()?;
+        let mut playback = Playback { recording, reader, ending, warning: None, sent_all: false };
+        playback.warn();
+        Ok(playback)
+    }
+
+    /// How the log ends.
+    pub fn ending(&self) -> &Ending {
+        &self.ending
+    }
+
+    fn warn(&mut self) {
+        self.warning = match &self.ending {
+            Ending::Finished { .. } => None,
+            Ending::Cut { .. } | Ending::Damaged(_) => Some(format!(
+                "{}: {}; it is replayed up to there",
+                self.recording.log_path().display(),
+                self.ending
+            )),
+        };
+    }
+
+    fn send_ending(&mut self, lane: &mut BrokerEnd, ending: Ending) -> Result<(), JournalError> {
+        self.sent_all = true;
+        let (icount, how) = match &ending {
+            Ending::Finished { icount } => (*icount, LogEnding::Finished),
+            Ending::Cut { last_icount, .. } => (*last_icount, LogEnding::CutShort),
+            Ending::Damaged(damage) => (damage.from, LogEnding::Damaged),
+        };
+        // An event that does not decode under a right checksum shows only now; it has not been sent either.
+        if ending != self.ending {
+            self.ending = ending;
+            self.warn();
+        }
+        Ok(lane.send(&Inbound::LogEnds { icount, how })?)
+    }
+}
+
+impl Journal for Playback {
+    fn mode(&self) -> Mode {
+        Mode::Replay
+    }
+
+    fn recording(&self) -> Option<&Path> {
+        Some(self.recording.path())
+    }
+
+    /// Keeps the inbound ring more than half full. The End event is sent as `LogEnds`.
+    fn pump(&mut self, lane: &mut BrokerEnd) -> Result<(), JournalError> {
+        lane.pump()?;
+        while !self.sent_all && lane.room_bytes()? > RING_BYTES / 2 {
+            let step = self.reader.next();
+            match step.map_err(|source| JournalError::Log { path: self.recording.log_path(), source })? {
+                Step::Event(entry) if entry.stamped.event == Event::End => {}
+                Step::Event(entry) => lane.send(&Inbound::Apply(entry.stamped))?,
+                Step::Ended(ending) => self.send_ending(lane, ending)?,
+            }
+        }
+        if !self.sent_all {
+            lane.want_room();
+        }
+        Ok(())
+    }
+
+    fn offer(&mut self, lane: &mut BrokerEnd, offer: Offer) -> Result<(), JournalError> {
+        let what = match offer {
+            Offer::Quit { .. } => {
+                lane.send(&Inbound::Control { sequence: JOURNAL_SEQUENCE, control: Control::Quit })?;
+                lane.raise_attention();
+                return Ok(());
+            }
+            Offer::DeviceReady { .. } => "input of a device",
+            Offer::Input(_) => "keyboard and mouse input",
+            Offer::PowerButton => "system_powerdown",
+            Offer::Nmi => "nmi",
+            Offer::Reset => "system_reset",
+        };
+        Err(JournalError::Refused { what })
+    }
+
+    /// In a replay nothing new happens.
+    fn on_event(&mut self, stamped: &Stamped) -> Result<(), JournalError> {
+        Err(JournalError::Unexpected(Box::new(stamped.clone())))
+    }
+
+    fn flush(&mut self, _progress: Icount) -> Result<(), JournalError> {
+        Ok(())
+    }
+
+    fn finish(&mut self, _icount: Icount, _cause: ShutdownCause) -> Result<(), JournalError> {
+        match &self.ending {
+            Ending::Damaged(damage) => {
+                Err(JournalError::Damaged { path: self.recording.log_path(), what: damage.to_string() })
+            }
+            Ending::Finished { .. } | Ending::Cut { .. } => Ok(()),
+        }
+    }
+
+    fn take_warning(&mut self) -> Option<String> {
+        self.warning.take()
+    }
+}
