@@ -116,6 +116,28 @@ impl Thunks {
         self.thunks.is_empty()
     }
 
+    /// Fills `op` for an instruction that this module runs; false when it is none of ours.
+    ///
+    /// Call it after the general operand conversion: it only overrides what differs from that (register numbers of
+    /// vector operands, the base of implicit operands, no index register for gathers).
+    pub fn decode(&mut self, instruction: &Instruction, op: &mut Op) -> bool {
+        if let Some(row) = self.rows.get(&(instruction.code() as u16)) {
+            op.run = row.run;
+            op.flags |= row.flags;
+            return direct::prepare(instruction, op);
+        }
+        let Some((id, plan)) = self.native(instruction) else { return false };
+        op.aux = id;
+        op.size = plan.size;
+        op.run = run::routine(plan.domain, plan.access);
+        op.flags |= match plan.access {
+            Access::None => 0,
+            Access::Load => opflag::MEMORY,
+            Access::Store => opflag::MEMORY | opflag::WRITES,
+        };
+        true
+    }
+
     /// Finds or generates the thunk of `instruction`; `None` when it cannot run natively.
     fn native(&mut self, instruction: &Instruction) -> Option<(u32, Plan)> {
         let mut instruction = canonical(instruction);
@@ -166,28 +188,6 @@ impl Thunks {
     fn enter(&mut self, thunk: &Thunk, data: &mut DataRegs) {
         call::enter(&self.cache, thunk.code, data, &mut self.scratch);
     }
-}
-
-/// Fills `op` for an instruction that this module runs; false when it is none of ours.
-///
-/// Call it after the general operand conversion: it only overrides what differs from that (register numbers of
-/// vector operands, the base of implicit operands, no index register for gathers).
-pub fn decode(thunks: &mut Thunks, instruction: &Instruction, op: &mut Op) -> bool {
-    if let Some(row) = thunks.rows.get(&(instruction.code() as u16)) {
-        op.run = row.run;
-        op.flags |= row.flags;
-        return direct::prepare(instruction, op);
-    }
-    let Some((id, plan)) = thunks.native(instruction) else { return false };
-    op.aux = id;
-    op.size = plan.size;
-    op.run = run::routine(plan.domain, plan.access);
-    op.flags |= match plan.access {
-        Access::None => 0,
-        Access::Load => opflag::MEMORY,
-        Access::Store => opflag::MEMORY | opflag::WRITES,
-    };
-    true
 }
 
 /// The instruction without what does not matter to its thunk: address, segment, repeat prefixes.

@@ -338,7 +338,7 @@ fn every_served_code_decodes() {
                 continue;
             };
             let before = thunks.len();
-            if !decode(&mut thunks, &instruction, &mut unused_op()) {
+            if !thunks.decode(&instruction, &mut unused_op()) {
                 missing.push(format!("{code:?} memory={memory}"));
             } else if thunks.len() > before {
                 native += 1;
