@@ -146,7 +146,7 @@ fn blank(row: &Row) -> Op {
 
 /// Makes the op of a valid instruction whose IP is its offset in the block.
 pub fn build(core: &mut Core, instruction: &Instruction, bits: u8) -> Op {
-    let code = instruction.code();
+    let code = core.cpu.model.plain_code(instruction.code());
     let undefined = table::undefined();
     let offered = flag_ops::is_hint(code)
         || code.cpuid_features().iter().all(|&feature| core.cpu.model.allows(feature));

@@ -207,6 +207,38 @@ impl Live {
         })
     }
 
+    /// Waits in HLT for the next timer or the host.
+    fn wait_idle(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
+        machine.flush_consoles()?;
+        let icount = machine.icount();
+        let now = machine.vtime();
+        let deadline = machine.core.chipset.next_deadline();
+        let ahead = deadline.map_or(SLEEP_MAX, |at| Duration::from_nanos(at.0.saturating_sub(now.0)));
+        self.publish(machine, RunState::Idle);
+        let start = match self.idle_since {
+            Some((at, vtime, start)) if (at, vtime) == (icount, now) => start,
+            _ => Pace::now(),
+        };
+        self.idle_since = Some((icount, now, start));
+        let elapsed = if self.sleep || deadline.is_none() { self.sleep_until(start, ahead)? } else { ahead };
+        if self.receive(machine)? == Some(Flow::Leave) {
+            return Ok(Flow::Leave);
+        }
+        // Guest time as it would be had it run along with the host's, before the next timer.
+        let last = deadline.map_or(u64::MAX, |at| at.0.saturating_sub(1)).max(now.0);
+        let reached = if self.sleep { now.0.saturating_add(elapsed.as_nanos() as u64) } else { now.0 };
+        if !self.offers.is_empty() {
+            let flow = self.apply_offers(machine, Some(Vtime(reached.min(last))))?;
+            if flow != Flow::Go {
+                return Ok(flow);
+            }
+        }
+        if let (Some(at), false, true) = (deadline, self.paused, elapsed >= ahead) {
+            machine.core.clock.skip_to(icount, at.max(now));
+        }
+        Ok(Flow::Again)
+    }
+
     /// Sleeps until `ahead` has passed since `start` or the broker wants attention; host time since `start`.
     fn sleep_until(&mut self, start: Instant, ahead: Duration) -> Result<Duration, RunError> {
         loop {
@@ -266,35 +298,10 @@ impl Inputs for Live {
     }
 
     fn idle(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
-        machine.flush_consoles()?;
-        let icount = machine.icount();
-        let now = machine.vtime();
-        let deadline = machine.core.chipset.next_deadline();
-        let ahead = deadline.map_or(SLEEP_MAX, |at| Duration::from_nanos(at.0.saturating_sub(now.0)));
-        self.publish(machine, RunState::Idle);
-        let start = match self.idle_since {
-            Some((at, vtime, start)) if (at, vtime) == (icount, now) => start,
-            _ => Pace::now(),
-        };
-        self.idle_since = Some((icount, now, start));
-        let elapsed = if self.sleep || deadline.is_none() { self.sleep_until(start, ahead)? } else { ahead };
-        if self.receive(machine)? == Some(Flow::Leave) {
-            return Ok(Flow::Leave);
-        }
-        // Guest time as it would be had it run along with the host's, before the next timer.
-        let last = deadline.map_or(u64::MAX, |at| at.0.saturating_sub(1)).max(now.0);
-        let reached = if self.sleep { now.0.saturating_add(elapsed.as_nanos() as u64) } else { now.0 };
-        if !self.offers.is_empty() {
-            let flow = self.apply_offers(machine, Some(Vtime(reached.min(last))))?;
-            if flow != Flow::Go {
-                return Ok(flow);
-            }
-        }
-        if let (Some(at), false, true) = (deadline, self.paused, elapsed >= ahead) {
-            self.pace.slept(elapsed);
-            machine.core.clock.skip_to(icount, at.max(now));
-        }
-        Ok(Flow::Again)
+        let entered = Pace::now();
+        let flow = self.wait_idle(machine)?;
+        self.pace.slept(Pace::since(entered));
+        Ok(flow)
     }
 
     fn guest_ended(&mut self, machine: &mut Machine, cause: ShutdownCause) -> Result<Flow, RunError> {

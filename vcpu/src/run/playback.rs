@@ -184,7 +184,7 @@ impl Playback {
         Ok(Flow::Go)
     }
 
-    /// An `IdleWake` acts in `idle` unless guest time already is what it says.
+    /// An `IdleWake` waits for the timers before it, unless guest time already is what it says.
     fn must_idle_first(&self, machine: &Machine) -> bool {
         match self.ahead.front() {
             Some(Next::Event(Stamped { event: Event::IdleWake { vtime }, .. })) => {
@@ -199,8 +199,12 @@ impl Playback {
             if self.look_ahead(machine)? == Flow::Leave {
                 return Ok(Flow::Leave);
             }
-            if self.next_icount() > machine.icount() || self.must_idle_first(machine) {
+            if self.next_icount() > machine.icount() {
                 return Ok(Flow::Go);
+            }
+            // The CPU was still halted when this came, so nothing could be delivered: only time goes on.
+            if self.must_idle_first(machine) {
+                return self.idle(machine);
             }
             let flow = match self.ahead.pop_front() {
                 Some(Next::Event(stamped)) => self.apply(machine, stamped)?,
@@ -243,9 +247,7 @@ impl Inputs for Playback {
     }
 
     fn limit(&self, machine: &Machine) -> u64 {
-        let next = self.next_icount();
-        // A halted CPU stands at the event's icount; it retires nothing before `idle` has dealt with it.
-        if next <= machine.icount() { machine.icount() } else { next.min(machine.icount() + QUANTUM) }
+        self.next_icount().min(machine.icount() + QUANTUM)
     }
 
     /// Never sleeps: guest time jumps to the next timer, or to what the log says.

@@ -71,6 +71,7 @@ fn enter(core: &mut Core, entry: &Entry) {
     let flat = |selector, attributes| Segment { selector, attributes, limit: u32::MAX, base: 0 };
     cpu.segments = [flat(Entry::DATA_SELECTOR, 0xc093); 6];
     cpu.cr0 = cr0::ET | cr0::NE | cr0::PE;
+    cpu.msr.set_firmware_mtrrs();
     match entry.mode {
         EntryMode::Long64 { rip, rsi, rsp, cr3 } => {
             cpu.segments[seg::CS] = flat(Entry::CODE_SELECTOR, 0xa09b);
