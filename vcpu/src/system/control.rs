@@ -11,6 +11,7 @@ use crate::state::regs::gpr;
 use crate::state::{Segment, cr0, cr4, efer, seg};
 use iced_x86::Code;
 
+/// The instructions of this file.
 pub const ROWS: &[Row] = &[
     row(Code::Mov_r32_cr, read_cr::<false>),
     row(Code::Mov_r64_cr, read_cr::<true>),

@@ -37,6 +37,7 @@ mod access {
     pub const READ_WRITE: u64 = 3;
 }
 
+/// The instructions of this file.
 pub const ROWS: &[Row] = &[
     row(Code::Mov_r32_dr, read_dr::<false>),
     row(Code::Mov_r64_dr, read_dr::<true>),

@@ -9,6 +9,7 @@ use iced_x86::Code;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
+/// The instructions of this file.
 pub const ROWS: &[Row] = &[
     row(Code::Rdrand_r16, random::<u16>),
     row(Code::Rdrand_r32, random::<u32>),

@@ -10,6 +10,7 @@ use crate::mem::access::Word;
 use crate::state::seg;
 use iced_x86::Code;
 
+/// The instructions of this file.
 pub const ROWS: &[Row] = &[
     jump(Code::Jmp_ptr1616, direct::<{ Transfer::JUMP }, 2>),
     jump(Code::Jmp_ptr1632, direct::<{ Transfer::JUMP }, 4>),

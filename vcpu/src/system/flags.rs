@@ -7,6 +7,7 @@ use crate::isa::{Op, Row, row};
 use crate::state::{Shadow, cr4, rflags};
 use iced_x86::Code;
 
+/// The instructions of this file.
 pub const ROWS: &[Row] = &[
     row(Code::Pushfw, pushf::<2>),
     row(Code::Pushfd, pushf::<4>),

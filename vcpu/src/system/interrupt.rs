@@ -7,6 +7,7 @@ use crate::mem::access::Word;
 use crate::state::Status;
 use iced_x86::Code;
 
+/// The instructions of this file.
 pub const ROWS: &[Row] = &[
     jump(Code::Int3, int3),
     jump(Code::Int_imm8, int_n),

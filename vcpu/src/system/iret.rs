@@ -8,6 +8,7 @@ use crate::isa::{Op, Row, jump};
 use crate::state::{rflags, seg};
 use iced_x86::Code;
 
+/// The instructions of this file.
 pub const ROWS: &[Row] =
     &[jump(Code::Iretw, iret::<2>), jump(Code::Iretd, iret::<4>), jump(Code::Iretq, iret::<8>)];
 

@@ -32,6 +32,9 @@ pub mod tsc;
 
 pub mod cpuid;
 
+#[cfg(test)]
+mod tests;
+
 use crate::isa::Row;
 
 /// The rows of all families of system instructions.

@@ -11,6 +11,7 @@ use crate::state::regs::gpr;
 use crate::state::{Msrs, cr0, efer, seg};
 use iced_x86::Code;
 
+/// The instructions of this file.
 pub const ROWS: &[Row] = &[row(Code::Rdmsr, rdmsr), last(Code::Wrmsr, wrmsr)];
 
 type Read = fn(&mut Core, u32) -> Result<u64, Fault>;

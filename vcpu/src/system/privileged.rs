@@ -7,6 +7,7 @@ use crate::mem::walk::is_canonical;
 use crate::state::{Activity, cr4, seg};
 use iced_x86::Code;
 
+/// The instructions of this file.
 pub const ROWS: &[Row] = &[
     last(Code::Invlpg_m, invlpg),
     last(Code::Invpcid_r32_m128, invpcid::<false>),

@@ -13,6 +13,7 @@ use crate::state::seg::{CS, DS, ES, FS, GS, SS};
 use crate::state::{Shadow, Status, seg};
 use iced_x86::Code;
 
+/// The instructions of this file.
 pub const ROWS: &[Row] = &[
     row(Code::Mov_rm16_Sreg, store_segment::<2>),
     row(Code::Mov_r32m16_Sreg, store_segment::<4>),

@@ -11,6 +11,7 @@ use crate::state::{Segment, efer, rflags, seg};
 use crate::system::debug::DR6_BS;
 use iced_x86::Code;
 
+/// The instructions of this file.
 pub const ROWS: &[Row] = &[
     jump(Code::Syscall, syscall),
     jump(Code::Sysretd, sysret::<false>),

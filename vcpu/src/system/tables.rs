@@ -9,6 +9,7 @@ use crate::mem::walk::is_canonical;
 use crate::state::{Segment, TableReg};
 use iced_x86::Code;
 
+/// The instructions of this file.
 pub const ROWS: &[Row] = &[
     row(Code::Lgdt_m1632_16, lgdt::<2>),
     row(Code::Lgdt_m1632, lgdt::<4>),

@@ -8,6 +8,7 @@ use crate::state::cr4;
 use crate::state::regs::gpr;
 use iced_x86::Code;
 
+/// The instructions of this file.
 pub const ROWS: &[Row] = &[
     row(Code::Rdtsc, rdtsc),
     row(Code::Rdtscp, rdtscp),

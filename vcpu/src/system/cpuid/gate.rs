@@ -72,8 +72,7 @@ const NEEDS: &[(CpuidFeature, Need)] = &[
 ];
 
 impl Model {
-    /// Whether instructions of this feature exist. A code needs all of its `cpuid_features()`, except that
-    /// `plain_code` names what some codes are where the feature is missing.
+    /// Whether instructions of this feature exist. A code needs all of its `cpuid_features()`.
     pub fn allows(&self, feature: CpuidFeature) -> bool {
         match NEEDS.iter().find(|(name, _)| *name == feature) {
             Some((_, Need::Always)) => true,
@@ -87,60 +86,19 @@ impl Model {
         code.cpuid_features().iter().all(|&feature| self.allows(feature))
     }
 
-    /// What an instruction is on this model where its encoding means something else to CPUs without the feature:
-    /// the prefix of TZCNT and LZCNT is ignored, and the encodings reserved as hints do nothing.
-    pub fn plain_code(&self, code: Code) -> Plain {
-        match code {
-            _ if is_hint(code) => Plain::Nop,
-            Code::Tzcnt_r16_rm16 if !self.has(Feature::Bmi1) => Plain::Other(Code::Bsf_r16_rm16),
-            Code::Tzcnt_r32_rm32 if !self.has(Feature::Bmi1) => Plain::Other(Code::Bsf_r32_rm32),
-            Code::Tzcnt_r64_rm64 if !self.has(Feature::Bmi1) => Plain::Other(Code::Bsf_r64_rm64),
-            Code::Lzcnt_r16_rm16 if !self.has(Feature::Abm) => Plain::Other(Code::Bsr_r16_rm16),
-            Code::Lzcnt_r32_rm32 if !self.has(Feature::Abm) => Plain::Other(Code::Bsr_r32_rm32),
-            Code::Lzcnt_r64_rm64 if !self.has(Feature::Abm) => Plain::Other(Code::Bsr_r64_rm64),
-            _ => Plain::Same,
-        }
+    /// The code that an encoding has on this model: CPUs without TZCNT or LZCNT ignore the prefix that makes them.
+    pub fn plain_code(&self, code: Code) -> Code {
+        let (feature, other) = match code {
+            Code::Tzcnt_r16_rm16 => (Feature::Bmi1, Code::Bsf_r16_rm16),
+            Code::Tzcnt_r32_rm32 => (Feature::Bmi1, Code::Bsf_r32_rm32),
+            Code::Tzcnt_r64_rm64 => (Feature::Bmi1, Code::Bsf_r64_rm64),
+            Code::Lzcnt_r16_rm16 => (Feature::Abm, Code::Bsr_r16_rm16),
+            Code::Lzcnt_r32_rm32 => (Feature::Abm, Code::Bsr_r32_rm32),
+            Code::Lzcnt_r64_rm64 => (Feature::Abm, Code::Bsr_r64_rm64),
+            _ => return code,
+        };
+        if self.has(feature) { code } else { other }
     }
-}
-
-/// What a code is to a model that may lack its feature.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Plain {
-    /// What iced says.
-    Same,
-    /// Another instruction with the same operands.
-    Other(Code),
-    /// A no-operation with a ModRM byte; memory is not touched.
-    Nop,
-}
-
-/// Encodings of 0F 0D and 0F 18…0F 1F that only CET, MPX and cache hints give a meaning (SDM 2, NOP).
-fn is_hint(code: Code) -> bool {
-    matches!(
-        code,
-        Code::Endbr32
-            | Code::Endbr64
-            | Code::Rdsspd_r32
-            | Code::Rdsspq_r64
-            | Code::Cldemote_m8
-            | Code::Prefetchwt1_m8
-            | Code::Prefetchit0_m8
-            | Code::Prefetchit1_m8
-            | Code::Bndldx_bnd_mib
-            | Code::Bndmov_bnd_bndm64
-            | Code::Bndmov_bnd_bndm128
-            | Code::Bndcl_bnd_rm32
-            | Code::Bndcl_bnd_rm64
-            | Code::Bndcu_bnd_rm32
-            | Code::Bndcu_bnd_rm64
-            | Code::Bndstx_mib_bnd
-            | Code::Bndmov_bndm64_bnd
-            | Code::Bndmov_bndm128_bnd
-            | Code::Bndmk_bnd_m32
-            | Code::Bndmk_bnd_m64
-            | Code::Bndcn_bnd_rm32
-            | Code::Bndcn_bnd_rm64
-    )
 }
 
 #[cfg(test)]
@@ -165,8 +123,7 @@ mod tests {
 
     #[test]
     fn missing_prefixed_codes_fall_back() {
-        assert_eq!(model("Nehalem").plain_code(Code::Tzcnt_r32_rm32), Plain::Other(Code::Bsf_r32_rm32));
-        assert_eq!(model("Haswell").plain_code(Code::Tzcnt_r32_rm32), Plain::Same);
-        assert_eq!(model("Haswell").plain_code(Code::Endbr64), Plain::Nop);
+        assert_eq!(model("Nehalem").plain_code(Code::Tzcnt_r32_rm32), Code::Bsf_r32_rm32);
+        assert_eq!(model("Haswell").plain_code(Code::Tzcnt_r32_rm32), Code::Tzcnt_r32_rm32);
     }
 }

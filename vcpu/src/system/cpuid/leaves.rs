@@ -11,6 +11,7 @@ use crate::state::regs::gpr;
 use crate::system::mode::xcr0;
 use iced_x86::Code;
 
+/// The instructions of this file.
 pub const ROWS: &[Row] = &[last(Code::Cpuid, cpuid)];
 
 /// TSC frequency that CPUID tells: two ticks a guest nanosecond (system/tsc.rs).
