@@ -1,5 +1,121 @@
-//! The broker: command line, process tree, monitor, log.
+//! The broker: command line, process tree, monitor, and the order of all events.
+//!
+//! Reading order: `cli` (what the user said), `streams` and `machine` (what is built from it), `run` (the flows),
+//! `launch` (the tree of processes), `sequence` (the one loop that orders events), `journal` (where its inputs come
+//! from and go to), `hmp` (the monitor).
 
+pub mod cli;
 pub mod demo_guest;
+pub mod exit;
+pub mod hmp;
+pub mod host_clock;
+pub mod images;
 pub mod inspect;
 pub mod journal;
+pub mod launch;
+pub mod logging;
+pub mod machine;
+pub mod monitor_port;
+pub mod pidfile;
+pub mod run;
+pub mod sequence;
+pub mod streams;
+pub mod verify;
+
+use cli::subcommand::Subcommand;
+use cli::{CliError, Command};
+use replay::log::Ending;
+use replay::machine::CpuChoice;
+use replay::recording::Recording;
+use replay::time::Icount;
+use run::RunError;
+use std::process::ExitCode;
+
+/// What the other crates bring in. Only the program itself knows them; the broker meets them as processes.
+pub struct Programs {
+    /// `reprise vcpu`, by the descriptor of its setup.
+    pub vcpu: fn(i32) -> ExitCode,
+    /// `reprise device KIND …`, from KIND on.
+    pub device: fn(Vec<String>) -> ExitCode,
+    /// Says why a CPU cannot be offered on this host.
+    pub check_cpu: fn(&CpuChoice) -> Result<(), String>,
+}
+
+/// The whole program; `arguments` without its name.
+pub fn main(arguments: &[String], programs: &Programs) -> ExitCode {
+    let result = cli::parse(arguments).map_err(RunError::from);
+    match result.and_then(|command| dispatch(command, arguments, programs)) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("reprise: {error}");
+            ExitCode::from(exit::STATUS_FAILURE)
+        }
+    }
+}
+
+fn dispatch(command: Command, arguments: &[String], programs: &Programs) -> Result<ExitCode, RunError> {
+    let subcommand = match command {
+        Command::Print(text) => {
+            print!("{text}");
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::Run(options) => return Ok(ended(run::command_line(&options, arguments, programs)?)),
+        Command::Sub(subcommand) => subcommand,
+    };
+    Ok(match subcommand {
+        Subcommand::Record { output, force, options } => {
+            ended(run::record(&output, force, &options, arguments, programs)?)
+        }
+        Subcommand::Replay { recording, options } => ended(run::replay(&options, &recording, None, true)?),
+        Subcommand::Verify(inspect) => ExitCode::from(verify::verify(&inspect.recording, inspect.json)?),
+        Subcommand::Info(words) => {
+            show(|out| inspect::info(&Recording::open(&words.recording)?, form(words.json), out))?
+        }
+        Subcommand::Log(words) => show(|out| {
+            let filter = inspect::Filter {
+                kinds: words.kind.clone(),
+                device: words.device.clone(),
+                from: words.from.map(Icount),
+                to: words.to.map(Icount),
+            };
+            inspect::dump(&Recording::open(&words.recording)?, &filter, form(words.json), out)
+        })?,
+        Subcommand::Demo => return Err(CliError("demo: not supported yet".to_owned()).into()),
+        Subcommand::Device(words) => {
+            logging::init(&logging::LogSettings::default());
+            (programs.device)(words)
+        }
+        Subcommand::Vcpu { setup_fd } => {
+            logging::init(&logging::LogSettings::default());
+            (programs.vcpu)(setup_fd)
+        }
+    })
+}
+
+fn form(json: bool) -> inspect::Form {
+    if json { inspect::Form::Json } else { inspect::Form::Text }
+}
+
+/// Shows a recording on stdout. Damage is a failure; a reader that has seen enough is none.
+fn show(
+    write: impl FnOnce(&mut dyn std::io::Write) -> Result<Ending, inspect::InspectError>,
+) -> Result<ExitCode, RunError> {
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let result = write(&mut out).and_then(|ending| Ok(std::io::Write::flush(&mut out).map(|()| ending)?));
+    match result {
+        Ok(Ending::Finished { .. } | Ending::Cut { .. }) => Ok(ExitCode::SUCCESS),
+        Ok(Ending::Damaged(_)) => Ok(ExitCode::from(exit::STATUS_FAILURE)),
+        Err(inspect::InspectError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Tells the user how a run ended.
+fn ended(end: sequence::ending::End) -> ExitCode {
+    if let Some(message) = end.message() {
+        eprintln!("reprise: {message}");
+    }
+    ExitCode::from(end.status())
+}

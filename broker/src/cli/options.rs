@@ -1,0 +1,69 @@
+//! What a command line in QEMU's grammar says, before any default is filled in.
+//!
+//! Everything is optional: a replay takes what is not said from the recording and refuses what contradicts it.
+
+use super::chardev::{Chardev, Target};
+use super::icount::IcountOption;
+use super::rtc::RtcBase;
+use replay::machine::CpuChoice;
+use std::path::PathBuf;
+
+/// The options of one run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// `-kernel`.
+    pub kernel: Option<PathBuf>,
+    /// `-initrd`.
+    pub initrd: Option<PathBuf>,
+    /// `-append`.
+    pub append: Option<String>,
+    /// `-m`, in bytes.
+    pub ram_bytes: Option<u64>,
+    /// `-cpu`.
+    pub cpu: Option<CpuChoice>,
+    /// `-icount`.
+    pub icount: IcountOption,
+    /// `-rtc base=`.
+    pub rtc: Option<RtcBase>,
+    /// `-chardev`, in order.
+    pub chardevs: Vec<Chardev>,
+    /// `-serial`, in order: UART 0 first.
+    pub serials: Vec<Target>,
+    /// `-monitor` and `-mon`, in order.
+    pub monitors: Vec<Target>,
+    /// `-debugcon` or `-device isa-debugcon`.
+    pub debug_console: Option<DebugConsole>,
+    /// I/O port of `-device isa-debug-exit`.
+    pub debug_exit_port: Option<u16>,
+    /// `-S`.
+    pub start_paused: bool,
+    /// `-no-reboot`.
+    pub no_reboot: bool,
+    /// `-no-shutdown`.
+    pub no_shutdown: bool,
+    /// `-nographic`.
+    pub nographic: bool,
+    /// `-nodefaults`.
+    pub nodefaults: bool,
+    /// `-name`.
+    pub name: Option<String>,
+    /// `-uuid`, in its usual form.
+    pub uuid: Option<String>,
+    /// `-pidfile`.
+    pub pidfile: Option<PathBuf>,
+    /// `-d`: what the processes log.
+    pub log_filter: Option<String>,
+    /// `-D`: where they log.
+    pub log_file: Option<PathBuf>,
+    /// Lines for the user about what is accepted without having its full effect.
+    pub warnings: Vec<String>,
+}
+
+/// A debug console.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DebugConsole {
+    /// Its I/O port.
+    pub port: u16,
+    /// Where its output goes.
+    pub target: Target,
+}

@@ -1,0 +1,277 @@
+//! What each monitor command does. Answers are QEMU's, word for word where it has them.
+
+use super::args::Args;
+use super::host::{Host, RunStatus, Ticket};
+use super::table::{COMMANDS, INFO, Row, find, help_line};
+use super::{keys, session};
+use replay::event::Input;
+use replay::message::Offer;
+use replay::setup::Mode;
+use std::fmt::Write as _;
+
+/// What a command works on.
+pub struct Context<'a> {
+    /// The run.
+    pub host: &'a mut dyn Host,
+    /// Lines entered before.
+    pub history: &'a [String],
+    /// The answer so far.
+    pub out: String,
+    /// The answer is complete only when this is done.
+    pub wait: Option<Ticket>,
+    /// The monitor ends with this command.
+    pub ended: bool,
+}
+
+impl Context<'_> {
+    fn line(&mut self, text: &str) {
+        self.out.push_str(text);
+        self.out.push('\n');
+    }
+
+    fn error(&mut self, why: &str) {
+        let _ = writeln!(self.out, "Error: {why}");
+    }
+
+    fn offer(&mut self, offer: Offer) {
+        if let Err(why) = self.host.offer(offer) {
+            self.error(&why);
+        }
+    }
+}
+
+/// Carries out one line.
+pub fn execute(context: &mut Context<'_>, line: &str) {
+    let line = line.trim();
+    if line.is_empty() {
+        return;
+    }
+    run_row(context, COMMANDS, "", line);
+}
+
+fn run_row(context: &mut Context<'_>, rows: &'static [Row], prefix: &str, line: &str) {
+    let (name, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+    let Some(row) = find(rows, name) else {
+        context.line(&format!("unknown command: '{prefix}{name}'"));
+        return;
+    };
+    match Args::read(row.names[0], row.grammar, rest) {
+        Ok(args) => (row.run)(context, &args),
+        Err(why) => {
+            context.line(&why);
+            context.line(&format!("Try \"help {prefix}{name}\" for more information"));
+        }
+    }
+}
+
+pub(super) fn help(context: &mut Context<'_>, args: &Args) {
+    let topic = args.text("name").unwrap_or_default();
+    let (rows, prefix, name) = match topic.split_once(char::is_whitespace) {
+        Some(("info", item)) => (INFO, "info ", item.trim()),
+        _ if topic == "info" => (INFO, "info ", ""),
+        _ => (COMMANDS, "", topic),
+    };
+    let mut lines = String::new();
+    for row in rows.iter().filter(|row| name.is_empty() || row.names.contains(&name)) {
+        lines.push_str(&help_line(row, prefix));
+    }
+    if lines.is_empty() {
+        lines = format!("unknown command: '{prefix}{name}'\n");
+    }
+    context.out.push_str(&lines);
+}
+
+pub(super) fn info(context: &mut Context<'_>, args: &Args) {
+    match args.text("item") {
+        None | Some("") => INFO.iter().for_each(|row| context.out.push_str(&help_line(row, "info "))),
+        Some(line) => {
+            let line = line.to_owned();
+            run_row(context, INFO, "info ", &line);
+        }
+    }
+}
+
+pub(super) fn stop(context: &mut Context<'_>, _: &Args) {
+    match context.host.stop() {
+        Ok(ticket) => context.wait = ticket,
+        Err(why) => context.error(&why),
+    }
+}
+
+pub(super) fn cont(context: &mut Context<'_>, _: &Args) {
+    match context.host.cont() {
+        Ok(ticket) => context.wait = ticket,
+        Err(why) => context.error(&why),
+    }
+}
+
+pub(super) fn quit(context: &mut Context<'_>, _: &Args) {
+    context.host.quit();
+    context.ended = true;
+}
+
+pub(super) fn system_reset(context: &mut Context<'_>, _: &Args) {
+    context.offer(Offer::Reset);
+}
+
+pub(super) fn system_powerdown(context: &mut Context<'_>, _: &Args) {
+    context.offer(Offer::PowerButton);
+}
+
+pub(super) fn nmi(context: &mut Context<'_>, _: &Args) {
+    context.offer(Offer::Nmi);
+}
+
+/// Longest time for which `sendkey` holds keys.
+const HOLD_MS_MAX: i64 = 60_000;
+
+pub(super) fn sendkey(context: &mut Context<'_>, args: &Args) {
+    let hold_ms = args.integer("hold-time").unwrap_or(100).clamp(0, HOLD_MS_MAX) as u64;
+    let mut codes = match keys::parse(args.text("keys").unwrap_or_default()) {
+        Ok(codes) => codes,
+        Err(why) => return context.line(&why),
+    };
+    for code in &codes {
+        if let Err(why) = context.host.offer(Offer::Input(Input::Key { scancode: *code, down: true })) {
+            return context.error(&why);
+        }
+    }
+    codes.reverse();
+    context.host.release_keys_later(codes, hold_ms);
+}
+
+pub(super) fn mouse_move(context: &mut Context<'_>, args: &Args) {
+    // C's strtol: as many digits as there are, else 0.
+    let number = |name: &str| args.text(name).and_then(|text| text.parse::<i32>().ok()).unwrap_or(0);
+    let (dx, dy, dz) = (number("dx_str"), number("dy_str"), number("dz_str"));
+    context.offer(Offer::Input(Input::MouseMove { dx, dy, dz }));
+}
+
+pub(super) fn mouse_button(context: &mut Context<'_>, args: &Args) {
+    // The monitor counts left, middle, right; the mouse itself left, right, middle.
+    let state = args.integer("button_state").unwrap_or(0);
+    let buttons = (state & 1) | (state >> 1 & 2) | (state << 1 & 4);
+    context.offer(Offer::Input(Input::MouseButtons { buttons: buttons as u8 }));
+}
+
+pub(super) fn savevm(context: &mut Context<'_>, _: &Args) {
+    context.error("snapshots are not supported yet");
+}
+
+pub(super) fn loadvm(context: &mut Context<'_>, args: &Args) {
+    let tag = args.text("name").unwrap_or_default().to_owned();
+    match context.host.start_snapshot() {
+        _ if tag.is_empty() => context.line("loadvm: string expected"),
+        Some((name, _)) if *name == tag => context.error("loading a snapshot is not supported yet"),
+        _ => context.error(&format!("Snapshot '{tag}' does not exist in one or more devices")),
+    }
+}
+
+pub(super) fn delvm(context: &mut Context<'_>, args: &Args) {
+    let tag = args.text("name").unwrap_or_default().to_owned();
+    match context.host.start_snapshot() {
+        _ if tag.is_empty() => context.line("delvm: string expected"),
+        Some((name, _)) if *name == tag => {
+            context.error(&format!("snapshot '{tag}' is the start of the recording"));
+        }
+        // As QEMU: nothing to delete is no error.
+        _ => {}
+    }
+}
+
+pub(super) fn replay_break(context: &mut Context<'_>, args: &Args) {
+    let status = context.host.replay_status();
+    let icount = args.integer("icount").unwrap_or(0) as u64;
+    match status.mode {
+        Mode::Replay if icount < status.icount => {
+            context.line("cannot set breakpoint at the instruction in the past");
+        }
+        Mode::Replay => context.error("replay breakpoints are not supported yet"),
+        Mode::Plain | Mode::Record => context.line("setting the breakpoint is allowed only in play mode"),
+    }
+}
+
+pub(super) fn replay_delete_break(context: &mut Context<'_>, _: &Args) {
+    match context.host.replay_status().mode {
+        // There is none to delete.
+        Mode::Replay => {}
+        Mode::Plain | Mode::Record => context.line("replay breakpoints are allowed only in play mode"),
+    }
+}
+
+pub(super) fn replay_seek(context: &mut Context<'_>, _: &Args) {
+    match context.host.replay_status().mode {
+        Mode::Replay => context.error("seeking is not supported yet"),
+        Mode::Plain | Mode::Record => context.line("replay must be enabled to seek"),
+    }
+}
+
+pub(super) fn info_status(context: &mut Context<'_>, _: &Args) {
+    context.line(match context.host.run_status() {
+        RunStatus::Running => "VM status: running",
+        RunStatus::Paused => "VM status: paused",
+        RunStatus::Prelaunch => "VM status: paused (prelaunch)",
+        RunStatus::Shutdown => "VM status: paused (shutdown)",
+        RunStatus::InternalError => "VM status: paused (internal-error)",
+    });
+}
+
+pub(super) fn info_replay(context: &mut Context<'_>, _: &Args) {
+    let status = context.host.replay_status();
+    let verb = match status.mode {
+        Mode::Plain => return context.line("Record/replay is not active"),
+        Mode::Record => "Recording",
+        Mode::Replay => "Replaying",
+    };
+    context.line(&format!("{verb} execution '{}': instruction count = {}", status.file, status.icount));
+}
+
+pub(super) fn info_version(context: &mut Context<'_>, _: &Args) {
+    context.line(env!("CARGO_PKG_VERSION"));
+}
+
+pub(super) fn info_snapshots(context: &mut Context<'_>, _: &Args) {
+    let Some((tag, unix_s)) = context.host.start_snapshot() else {
+        return context.line("There is no snapshot available.");
+    };
+    // The state at the start is made anew from the manifest, so it takes no room.
+    let row = |id: &str, tag: &str, size: &str, date: &str, clock: &str, icount: &str| {
+        format!("{id:<9} {tag:<16} {size:>8}{date:>20}{clock:>13}{icount:>11}\n")
+    };
+    let mut text = "List of snapshots present on all disks:\n".to_owned();
+    text.push_str(&row("ID", "TAG", "VM SIZE", "DATE", "VM CLOCK", "ICOUNT"));
+    text.push_str(&row("--", tag, "0 KiB", &session::date_text(unix_s), "00:00:00.000", "0"));
+    context.out.push_str(&text);
+}
+
+pub(super) fn info_name(context: &mut Context<'_>, _: &Args) {
+    if let Some(name) = context.host.name().map(str::to_owned) {
+        context.line(&name);
+    }
+}
+
+pub(super) fn info_uuid(context: &mut Context<'_>, _: &Args) {
+    let uuid = context.host.uuid().unwrap_or("00000000-0000-0000-0000-000000000000").to_owned();
+    context.line(&uuid);
+}
+
+pub(super) fn info_history(context: &mut Context<'_>, _: &Args) {
+    for (number, line) in context.history.iter().enumerate() {
+        let _ = writeln!(context.out, "{number}: '{line}'");
+    }
+}
+
+pub(super) fn info_chardev(context: &mut Context<'_>, _: &Args) {
+    for (id, filename) in context.host.chardevs() {
+        let _ = writeln!(context.out, "{id}: filename={filename}");
+    }
+}
+
+pub(super) fn info_kvm(context: &mut Context<'_>, _: &Args) {
+    context.line("kvm support: disabled");
+}
+
+pub(super) fn info_cpus(context: &mut Context<'_>, _: &Args) {
+    let pid = context.host.vcpu_pid();
+    context.line(&format!("* CPU #0: thread_id={pid}"));
+}

@@ -1,0 +1,61 @@
+//! What a monitor may ask of the run it watches.
+
+use replay::message::Offer;
+use replay::setup::Mode;
+
+/// What `info status` tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunStatus {
+    /// Instructions are executed, or the guest waits for an interrupt.
+    Running,
+    /// `-S`, and no `cont` yet.
+    Prelaunch,
+    /// `stop`, or the end of a replay.
+    Paused,
+    /// The guest powered off under `-no-shutdown`.
+    Shutdown,
+    /// Something went wrong and the machine stands still.
+    InternalError,
+}
+
+/// What `info replay` tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplayStatus {
+    /// Record, replay or neither.
+    pub mode: Mode,
+    /// The recording, as the user named it.
+    pub file: String,
+    /// Instructions so far.
+    pub icount: u64,
+}
+
+/// A request whose answer comes later; the monitor reads no further command before.
+pub type Ticket = u64;
+
+/// The run, as a monitor sees it.
+pub trait Host {
+    /// Where the run stands.
+    fn run_status(&self) -> RunStatus;
+    /// Record and replay.
+    fn replay_status(&self) -> ReplayStatus;
+    /// `-name`.
+    fn name(&self) -> Option<&str>;
+    /// UUID of the machine.
+    fn uuid(&self) -> Option<&str>;
+    /// `rrsnapshot=`: the name of the state at the start and when it was made (seconds since 1970).
+    fn start_snapshot(&self) -> Option<(&str, i64)>;
+    /// All streams: id and file name.
+    fn chardevs(&self) -> Vec<(String, String)>;
+    /// Process id of the vCPU process.
+    fn vcpu_pid(&self) -> i32;
+    /// Pauses the machine.
+    fn stop(&mut self) -> Result<Option<Ticket>, String>;
+    /// Lets it run.
+    fn cont(&mut self) -> Result<Option<Ticket>, String>;
+    /// Ends the run.
+    fn quit(&mut self);
+    /// Gives the guest an input. A replay takes none.
+    fn offer(&mut self, offer: Offer) -> Result<(), String>;
+    /// Releases keys (by scan code, in this order) after a while of host time.
+    fn release_keys_later(&mut self, scancodes: Vec<u16>, hold_ms: u64);
+}

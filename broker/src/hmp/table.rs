@@ -1,0 +1,120 @@
+//! The tables of monitor commands: one row each.
+
+use super::args::{Args, Argument, Kind, may, needs};
+use super::commands::{self as run, Context};
+
+/// Carries a command out.
+type Handler = fn(&mut Context<'_>, &Args);
+
+/// One command.
+pub struct Row {
+    /// Its name and other names.
+    pub names: &'static [&'static str],
+    /// Its arguments.
+    pub grammar: &'static [Argument],
+    /// Its arguments as the help shows them.
+    pub params: &'static str,
+    /// What it does.
+    pub help: &'static str,
+    /// Carries it out.
+    pub run: Handler,
+}
+
+const fn row(
+    names: &'static [&'static str],
+    grammar: &'static [Argument],
+    params: &'static str,
+    help: &'static str,
+    run: Handler,
+) -> Row {
+    Row { names, grammar, params, help, run }
+}
+
+use Kind::{Integer, Rest, Text};
+
+/// Commands, sorted by name.
+#[rustfmt::skip]
+pub const COMMANDS: &[Row] = &[
+    row(&["cont", "c"], &[], "", "resume emulation", run::cont),
+    row(&["delvm"], &[needs("name", Rest)], "tag", "delete a VM snapshot from its tag", run::delvm),
+    row(&["help", "?"], &[may("name", Rest)], "[cmd]", "show the help", run::help),
+    row(&["info"], &[may("item", Rest)], "[subcommand]", "show various information about the system state", run::info),
+    row(&["loadvm"], &[needs("name", Rest)], "tag", "restore a VM snapshot from its tag", run::loadvm),
+    row(&["mouse_button"], &[needs("button_state", Integer)], "state",
+        "change mouse button state (1=L, 2=M, 4=R)", run::mouse_button),
+    row(&["mouse_move"], &[needs("dx_str", Text), needs("dy_str", Text), may("dz_str", Text)], "dx dy [dz]",
+        "send mouse move events", run::mouse_move),
+    row(&["nmi"], &[], "", "inject an NMI", run::nmi),
+    row(&["quit", "q"], &[], "", "quit the emulator", run::quit),
+    row(&["replay_break"], &[needs("icount", Integer)], "icount",
+        "set breakpoint at the specified instruction count", run::replay_break),
+    row(&["replay_delete_break"], &[], "", "remove replay breakpoint", run::replay_delete_break),
+    row(&["replay_seek"], &[needs("icount", Integer)], "icount",
+        "replay execution to the specified instruction count", run::replay_seek),
+    row(&["savevm"], &[may("name", Rest)], "tag",
+        "save a VM snapshot. If no tag is provided, a new snapshot is created", run::savevm),
+    row(&["sendkey"], &[needs("keys", Text), may("hold-time", Integer)], "keys [hold_ms]",
+        "send keys to the VM (e.g. 'sendkey ctrl-alt-f1', default hold time=100 ms)", run::sendkey),
+    row(&["stop", "s"], &[], "", "stop emulation", run::stop),
+    row(&["system_powerdown"], &[], "", "send system power down event", run::system_powerdown),
+    row(&["system_reset"], &[], "", "reset the system", run::system_reset),
+];
+
+/// What `info` can show, sorted by name.
+#[rustfmt::skip]
+pub const INFO: &[Row] = &[
+    row(&["chardev"], &[], "", "show the character devices", run::info_chardev),
+    row(&["cpus"], &[], "", "show infos for each CPU", run::info_cpus),
+    row(&["history"], &[], "", "show the command line history", run::info_history),
+    row(&["kvm"], &[], "", "show KVM information", run::info_kvm),
+    row(&["name"], &[], "", "show the current VM name", run::info_name),
+    row(&["replay"], &[], "", "show record/replay information", run::info_replay),
+    row(&["snapshots"], &[], "", "show the currently saved VM snapshots", run::info_snapshots),
+    row(&["status"], &[], "", "show the current VM status (running|paused)", run::info_status),
+    row(&["uuid"], &[], "", "show the current VM UUID", run::info_uuid),
+    row(&["version"], &[], "", "show the version of the program", run::info_version),
+];
+
+/// Looks a command up by one of its names.
+pub fn find<'a>(rows: &'a [Row], name: &str) -> Option<&'a Row> {
+    rows.iter().find(|row| row.names.contains(&name))
+}
+
+/// A row of help: `name|alias params -- help`; without parameters two blanks stand before the dashes.
+pub fn help_line(row: &Row, prefix: &str) -> String {
+    format!("{prefix}{} {} -- {}\n", row.names.join("|"), row.params, row.help)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_sorted_and_unique() {
+        for rows in [COMMANDS, INFO] {
+            let names: Vec<_> = rows.iter().map(|row| row.names[0]).collect();
+            let mut sorted = names.clone();
+            sorted.sort_unstable();
+            sorted.dedup();
+            assert_eq!(names, sorted);
+        }
+    }
+
+    #[test]
+    fn help_lines_as_qemu_writes_them() {
+        let line = |rows, name| help_line(find(rows, name).unwrap(), "");
+        assert_eq!(
+            line(COMMANDS, "replay_break"),
+            "replay_break icount -- set breakpoint at the specified instruction count\n"
+        );
+        assert_eq!(
+            line(COMMANDS, "replay_delete_break"),
+            "replay_delete_break  -- remove replay breakpoint\n"
+        );
+        assert_eq!(line(COMMANDS, "c"), "cont|c  -- resume emulation\n");
+        assert_eq!(
+            help_line(find(INFO, "replay").unwrap(), "info "),
+            "info replay  -- show record/replay information\n"
+        );
+    }
+}

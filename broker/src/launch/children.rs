@@ -1,0 +1,198 @@
+//! The children: who they are, how they ended, and which of several deaths was the first cause.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, ExitStatus};
+use std::time::{Duration, Instant};
+
+/// What a child is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The vCPU process.
+    Vcpu,
+    /// A device process.
+    Device,
+}
+
+/// One child.
+#[derive(Debug)]
+pub struct Member {
+    /// What it is for.
+    pub role: Role,
+    /// Its name in messages, e.g. `device process chardev "serial0"`.
+    pub name: String,
+    child: Child,
+    status: Option<ExitStatus>,
+}
+
+/// All children; those that are left are killed on drop.
+#[derive(Debug, Default)]
+pub struct Children {
+    members: Vec<Member>,
+}
+
+impl Member {
+    /// Process id.
+    pub fn pid(&self) -> i32 {
+        self.child.id() as i32
+    }
+
+    /// How it ended, if it did.
+    pub fn status(&self) -> Option<ExitStatus> {
+        self.status
+    }
+
+    fn poll(&mut self) -> Option<ExitStatus> {
+        if self.status.is_none() {
+            // A child that cannot be waited for is not ours any more.
+            self.status = self.child.try_wait().unwrap_or(Some(ExitStatus::from_raw(0)));
+        }
+        self.status
+    }
+
+    fn signal(&mut self, signal: Signal) {
+        if self.poll().is_none() {
+            // It has not been reaped, so the number is still its own.
+            let _ = kill(Pid::from_raw(self.pid()), signal);
+        }
+    }
+
+    /// How much its end explains: a signal more than an error, an error more than a quiet end.
+    fn weight(&self) -> u8 {
+        match self.status {
+            None => 0,
+            Some(status) if status.success() => 1,
+            Some(status) if status.signal().is_none() => 2,
+            Some(_) => 3,
+        }
+    }
+
+    /// `device process chardev "serial0" (pid 12) was killed by signal 9`.
+    pub fn describe_end(&self) -> String {
+        let how = match self.status {
+            None => "runs".to_owned(),
+            Some(status) => match (status.signal(), status.code()) {
+                (Some(signal), _) => format!("was killed by signal {signal}"),
+                (None, Some(code)) => format!("ended with status {code}"),
+                (None, None) => "ended".to_owned(),
+            },
+        };
+        format!("{} (pid {}) {how}", self.name, self.pid())
+    }
+}
+
+impl Children {
+    /// Takes a child in.
+    pub fn add(&mut self, role: Role, name: String, child: Child) {
+        self.members.push(Member { role, name, child, status: None });
+    }
+
+    /// The child with this role and the highest claim to be named; reaps first.
+    pub fn first_cause(&mut self) -> Option<&Member> {
+        self.reap();
+        let ended = self.members.iter().filter(|member| member.status.is_some());
+        ended.max_by_key(|member| (member.weight(), member.role == Role::Vcpu))
+    }
+
+    /// Reaps; says whether any child has ended.
+    pub fn reap(&mut self) -> bool {
+        self.members.iter_mut().fold(false, |any, member| member.poll().is_some() || any)
+    }
+
+    /// The vCPU process, once it was started.
+    pub fn vcpu(&self) -> Option<&Member> {
+        self.members.iter().find(|member| member.role == Role::Vcpu)
+    }
+
+    /// A child by its name.
+    pub fn named(&self, name: &str) -> Option<&Member> {
+        self.members.iter().find(|member| member.name == name)
+    }
+
+    /// Waits until all children of this role have ended; false when `timeout` was too short.
+    pub fn wait(&mut self, role: Role, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let mut of_role = self.members.iter_mut().filter(|member| member.role == role);
+            if of_role.all(|member| member.poll().is_some()) {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Sends a signal to all children of this role that live.
+    pub fn signal(&mut self, role: Role, signal: Signal) {
+        for member in self.members.iter_mut().filter(|member| member.role == role) {
+            member.signal(signal);
+        }
+    }
+
+    /// Ends what is left: the vCPU at once, devices after they have put their terminals and sockets in order.
+    pub fn end_all(&mut self) {
+        self.signal(Role::Vcpu, Signal::SIGKILL);
+        self.signal(Role::Device, Signal::SIGTERM);
+        // A stopped process takes no SIGTERM before it goes on.
+        self.signal(Role::Device, Signal::SIGCONT);
+        if !self.wait(Role::Device, DEVICE_TERM_TIMEOUT) {
+            self.signal(Role::Device, Signal::SIGKILL);
+        }
+        for member in &mut self.members {
+            if member.status.is_none() {
+                member.status = member.child.wait().ok();
+            }
+        }
+    }
+}
+
+/// How long devices may take after SIGTERM.
+const DEVICE_TERM_TIMEOUT: Duration = Duration::from_millis(500);
+
+impl Drop for Children {
+    fn drop(&mut self) {
+        self.end_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    fn add(children: &mut Children, role: Role, name: &str, script: &str) {
+        let child = Command::new("/bin/sh").args(["-c", script]).spawn().unwrap();
+        children.add(role, name.to_owned(), child);
+    }
+
+    #[test]
+    fn the_killed_one_is_named_not_its_victims() {
+        let mut children = Children::default();
+        add(&mut children, Role::Vcpu, "vcpu process", "exit 1");
+        add(&mut children, Role::Device, "device process a", "exit 0");
+        add(&mut children, Role::Device, "device process b", "kill -9 $$");
+        assert!(children.wait(Role::Vcpu, Duration::from_secs(5)));
+        assert!(children.wait(Role::Device, Duration::from_secs(5)));
+        let text = children.first_cause().unwrap().describe_end();
+        assert!(
+            text.starts_with("device process b (pid ") && text.ends_with("was killed by signal 9"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn nothing_is_left() {
+        let mut children = Children::default();
+        add(&mut children, Role::Vcpu, "vcpu process", "exec sleep 100");
+        add(&mut children, Role::Device, "device", "trap '' TERM; while :; do sleep 0.01; done");
+        let pids: Vec<i32> = children.members.iter().map(Member::pid).collect();
+        assert!(!children.reap());
+        drop(children);
+        for pid in pids {
+            assert!(kill(Pid::from_raw(pid), None).is_err());
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! The flows: run, record, replay, verify. Each checks all it can, then starts the tree and waits for its end.
+
+use crate::Programs;
+use crate::cli::icount::RecordReplay;
+use crate::cli::options::Options;
+use crate::cli::{CliError, VERSION};
+use crate::host_clock;
+use crate::images;
+use crate::inspect::InspectError;
+use crate::journal::{Journal, JournalError, Plain, Playback, Record};
+use crate::launch::signals::Signals;
+use crate::launch::terminal::Terminal;
+use crate::launch::tree::{self, Plan, Tree};
+use crate::launch::{HostError, LaunchError};
+use crate::logging::{self, LogSettings};
+use crate::machine;
+use crate::monitor_port::MonitorPort;
+use crate::pidfile::PidFile;
+use crate::sequence::Sequence;
+use crate::sequence::core::{Core, Facts};
+use crate::sequence::ending::End;
+use crate::streams::{Stream, Streams};
+use replay::difference::compare_image;
+use replay::log::Ending;
+use replay::machine::Machine;
+use replay::manifest::{FORMAT, Manifest};
+use replay::recording::{Recording, RecordingError, Replace};
+use replay::setup::Mode;
+use std::path::Path;
+
+/// Instructions between two digests of a recording.
+pub const DIGEST_INTERVAL: u64 = 10_000_000;
+
+/// Why a run did not come to be.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The command line cannot be obeyed.
+    #[error(transparent)]
+    Cli(#[from] CliError),
+    /// The recording cannot be made or used.
+    #[error(transparent)]
+    Recording(#[from] RecordingError),
+    /// The recording cannot be shown.
+    #[error(transparent)]
+    Inspect(#[from] InspectError),
+    /// The journal cannot be begun.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The host refused something.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The tree could not be started.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+}
+
+/// Runs, records or replays what a command line in QEMU's grammar describes.
+pub fn command_line(options: &Options, arguments: &[String], programs: &Programs) -> Result<End, RunError> {
+    match &options.icount.record_replay {
+        None => new_run(options, None, arguments, programs),
+        Some(rr) if rr.record => new_run(options, Some((rr, Replace::Yes)), arguments, programs),
+        Some(rr) => replay(options, &rr.file, rr.snapshot.as_deref(), false),
+    }
+}
+
+/// `reprise record -o DIR …`.
+pub fn record(
+    output: &Path,
+    force: bool,
+    options: &Options,
+    arguments: &[String],
+    programs: &Programs,
+) -> Result<End, RunError> {
+    let rr = RecordReplay { record: true, file: output.to_owned(), snapshot: None };
+    let replace = if force { Replace::Yes } else { Replace::No };
+    if !force && Recording::open(output).is_ok() {
+        return Err(RecordingError::Exists(output.to_owned()).into());
+    }
+    new_run(options, Some((&rr, replace)), arguments, programs)
+}
+
+/// A machine that is made new; recorded if `rr` says so.
+fn new_run(
+    options: &Options,
+    rr: Option<(&RecordReplay, Replace)>,
+    arguments: &[String],
+    programs: &Programs,
+) -> Result<End, RunError> {
+    let time = host_clock::now();
+    let streams = Streams::of_new(options)?;
+    let machine = machine::new_machine(options, &streams, time)?;
+    (programs.check_cpu)(&machine.cpu).map_err(|why| CliError(format!("-cpu: {why}")))?;
+    images::check(&machine)?;
+    let manifest = rr.map(|(rr, _)| manifest(&machine, rr, time.utc, arguments)).transpose()?;
+    let mode = if rr.is_some() { Mode::Record } else { Mode::Plain };
+    let facts = facts(options, &machine, rr.map(|(rr, _)| (rr, time.utc)), &streams);
+    let plan = Plan {
+        machine,
+        streams: streams.streams.clone(),
+        mode,
+        start_paused: options.start_paused,
+        digest_interval: if rr.is_some() { DIGEST_INTERVAL } else { 0 },
+        log: log_settings(options)?,
+    };
+    warn(options, &streams);
+    run(&plan, options, facts, &mut |_| {}, || {
+        let Some(((rr, replace), manifest)) = rr.zip(manifest) else { return Ok(Box::new(Plain)) };
+        // Only now, when everything can start, may a recording be replaced.
+        let recording = Recording::create(&rr.file, replace, manifest)?;
+        Ok(Box::new(Record::create(recording)?))
+    })
+}
+
+fn manifest(
+    machine: &Machine,
+    rr: &RecordReplay,
+    created_unix_s: i64,
+    arguments: &[String],
+) -> Result<Manifest, CliError> {
+    let identify =
+        |option, path: &Option<_>| path.as_deref().map(|path| images::identify(option, path)).transpose();
+    Ok(Manifest {
+        format: FORMAT,
+        build: VERSION.to_owned(),
+        uuid: uuid::Uuid::new_v4().hyphenated().to_string(),
+        created_unix_s,
+        machine: machine.clone(),
+        command_line: arguments.to_vec(),
+        kernel: identify("-kernel", &machine.boot.kernel)?,
+        initrd: identify("-initrd", &machine.boot.initrd)?,
+        snapshot_tag: rr.snapshot.clone(),
+        host_cpu_vendor: host_cpu_vendor(),
+        digest_interval: DIGEST_INTERVAL,
+    })
+}
+
+/// Vendor string of the host CPU; empty if the host does not tell.
+fn host_cpu_vendor() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let line = text.lines().find(|line| line.starts_with("vendor_id"));
+    line.and_then(|line| line.split_once(':')).map(|(_, vendor)| vendor.trim().to_owned()).unwrap_or_default()
+}
+
+/// Replays a recording; `show` sends the first serial port to stdout when nothing else is said.
+pub fn replay(options: &Options, path: &Path, snapshot: Option<&str>, show: bool) -> Result<End, RunError> {
+    let recording = Recording::open(path)?;
+    let manifest = recording.manifest().clone();
+    if let (Some(asked), recorded) = (snapshot, &manifest.snapshot_tag)
+        && recorded.as_deref() != Some(asked)
+    {
+        let has = recorded.as_deref().unwrap_or("none");
+        return Err(CliError(format!("rrsnapshot={asked}: the recording's snapshot is {has}")).into());
+    }
+    let streams = Streams::of_replay(options, &manifest.machine, show)?;
+    let machine = recorded_machine(options, &manifest)?;
+    let journal = Playback::open(recording)?;
+    let rr = RecordReplay { record: false, file: path.to_owned(), snapshot: manifest.snapshot_tag.clone() };
+    let facts = facts(options, &machine, Some((&rr, manifest.created_unix_s)), &streams);
+    warn(options, &streams);
+    let plan = replay_plan(machine, streams, &manifest, options)?;
+    run(&plan, options, facts, &mut |_| {}, || Ok(Box::new(journal)))
+}
+
+/// What a silent replay found.
+#[derive(Debug)]
+pub struct Verified {
+    /// How the replay ended.
+    pub end: End,
+    /// Instructions that were compared.
+    pub icount: u64,
+    /// How the log ends.
+    pub ending: Ending,
+}
+
+/// Replays a recording without any output; `progress` is told the icount, and that of the end of the log.
+pub fn verify(path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Verified, RunError> {
+    let recording = Recording::open(path)?;
+    let manifest = recording.manifest().clone();
+    let options = Options::default();
+    let machine = recorded_machine(&options, &manifest)?;
+    let streams = Streams::silent(&machine);
+    let journal = Playback::open(recording)?;
+    let ending = journal.ending().clone();
+    let last = match &ending {
+        Ending::Finished { icount } => icount.0,
+        Ending::Cut { last_icount, .. } => last_icount.0,
+        Ending::Damaged(damage) => damage.from.0,
+    };
+    let mut reached = 0;
+    let plan = replay_plan(machine, streams, &manifest, &options)?;
+    let end = run(
+        &plan,
+        &options,
+        Facts::default(),
+        &mut |icount| {
+            reached = icount;
+            progress(icount, last);
+        },
+        || Ok(Box::new(journal)),
+    )?;
+    let icount = if end == End::Replayed { last } else { reached };
+    Ok(Verified { end, icount, ending })
+}
+
+fn replay_plan(
+    machine: Machine,
+    streams: Streams,
+    manifest: &Manifest,
+    options: &Options,
+) -> Result<Plan, HostError> {
+    Ok(Plan {
+        machine,
+        streams: streams.streams,
+        mode: Mode::Replay,
+        start_paused: options.start_paused,
+        digest_interval: manifest.digest_interval,
+        log: log_settings(options)?,
+    })
+}
+
+fn log_settings(options: &Options) -> Result<LogSettings, HostError> {
+    LogSettings::new(options.log_filter.as_deref(), options.log_file.as_deref())
+}
+
+/// The recorded machine, after comparing what was given with what was recorded.
+fn recorded_machine(options: &Options, manifest: &Manifest) -> Result<Machine, CliError> {
+    let machine = machine::over_recorded(options, &manifest.machine)?;
+    machine::check_against(&manifest.machine, &machine)?;
+    for (option, path, recorded) in [
+        ("-kernel", &machine.boot.kernel, &manifest.kernel),
+        ("-initrd", &machine.boot.initrd, &manifest.initrd),
+    ] {
+        let given = path.as_deref().map(|path| images::identify(option, path)).transpose()?;
+        if let Some(difference) = compare_image(option, recorded.as_ref(), given.as_ref()) {
+            return Err(CliError(format!("the recording is of another machine: {difference}")));
+        }
+    }
+    Ok(machine)
+}
+
+fn facts(options: &Options, machine: &Machine, rr: Option<(&RecordReplay, i64)>, streams: &Streams) -> Facts {
+    let tag = |(rr, unix_s): (&RecordReplay, i64)| rr.snapshot.clone().map(|tag| (tag, unix_s));
+    Facts {
+        name: options.name.clone(),
+        uuid: machine.uuid.clone(),
+        recording: rr.map(|(rr, _)| rr.file.display().to_string()).unwrap_or_default(),
+        start_snapshot: rr.and_then(tag),
+        chardevs: streams
+            .streams
+            .iter()
+            .map(|Stream { chardev, .. }| (chardev.id.clone(), chardev.filename()))
+            .collect(),
+        vcpu_pid: 0,
+    }
+}
+
+fn warn(options: &Options, streams: &Streams) {
+    for warning in options.warnings.iter().chain(&streams.warnings) {
+        eprintln!("reprise: warning: {warning}");
+    }
+}
+
+/// Starts the tree and waits for the end. `journal` is made when everything else is ready.
+fn run(
+    plan: &Plan,
+    options: &Options,
+    mut facts: Facts,
+    progress: &mut dyn FnMut(u64),
+    journal: impl FnOnce() -> Result<Box<dyn Journal>, RunError>,
+) -> Result<End, RunError> {
+    logging::init(&plan.log);
+    let _pidfile = options.pidfile.as_deref().map(PidFile::create).transpose()?;
+    let terminal = Terminal::save();
+    let signals = Signals::block()?;
+    let result = start(plan, &signals, journal).map(|(tree, journal)| {
+        let Tree { lane, doorbell, calls, monitors, children, .. } = tree;
+        facts.vcpu_pid = children.vcpu().map_or(0, |vcpu| vcpu.pid());
+        let monitors = monitors
+            .into_iter()
+            .map(|link| MonitorPort::new(link.socket, &link.stream.chardev, link.stream.device.is_some()));
+        let monitors = monitors.collect();
+        let core = Core::new(lane, journal, facts, plan.start_paused);
+        Sequence { core, doorbell, calls, monitors, children, signals: &signals }.run(progress)
+    });
+    terminal.restore();
+    match result {
+        // The child has said why.
+        Err(RunError::Launch(LaunchError::Child { said_why: true, .. })) => Ok(End::FailedAndSaid),
+        Err(RunError::Launch(LaunchError::Signal(signal))) => {
+            Ok(End::Shutdown(replay::event::ShutdownCause::HostSignal { signal }))
+        }
+        other => other,
+    }
+}
+
+fn start(
+    plan: &Plan,
+    signals: &Signals,
+    journal: impl FnOnce() -> Result<Box<dyn Journal>, RunError>,
+) -> Result<(Tree, Box<dyn Journal>), RunError> {
+    let mut tree = tree::start_devices(plan, signals)?;
+    let journal = journal()?;
+    tree.start_vcpu(plan)?;
+    Ok((tree, journal))
+}

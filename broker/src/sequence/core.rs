@@ -1,0 +1,337 @@
+//! The machine's side of a run: lane, journal, state; what monitors act on.
+
+use super::ending::{Divergence, End};
+use crate::hmp::host::{Host, ReplayStatus, RunStatus, Ticket};
+use crate::journal::{JOURNAL_SEQUENCE, Journal, JournalError};
+use replay::event::{Input, ShutdownCause};
+use replay::lane::{BrokerEnd, RunState};
+use replay::message::{Control, Inbound, Offer, Outbound, PauseReason};
+use replay::time::Icount;
+use std::time::{Duration, Instant};
+
+/// What monitors tell of a run and what does not change.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// `-name`.
+    pub name: Option<String>,
+    /// UUID of the machine.
+    pub uuid: Option<String>,
+    /// The recording, as the user named it.
+    pub recording: String,
+    /// `rrsnapshot=` and when the recording began.
+    pub start_snapshot: Option<(String, i64)>,
+    /// All streams: id and file name.
+    pub chardevs: Vec<(String, String)>,
+    /// The vCPU process.
+    pub vcpu_pid: i32,
+}
+
+/// Keys that are to be released.
+#[derive(Debug)]
+struct Release {
+    at: Instant,
+    scancodes: Vec<u16>,
+}
+
+/// Most combinations of keys held at once.
+const RELEASES_MAX: usize = 64;
+
+/// The machine's side of a run.
+pub struct Core {
+    lane: BrokerEnd,
+    journal: Box<dyn Journal>,
+    facts: Facts,
+    last_ticket: Ticket,
+    done_tickets: Vec<Ticket>,
+    status: RunStatus,
+    releases: Vec<Release>,
+    divergence: Option<Divergence>,
+    /// Instructions so far: of the last status or the last event.
+    icount: u64,
+    starting: bool,
+    quit_requested: bool,
+    asked_to_end: Option<(ShutdownCause, Instant)>,
+    error: Option<String>,
+    closed: bool,
+}
+
+impl Core {
+    /// The side of a machine behind `lane`.
+    pub fn new(lane: BrokerEnd, journal: Box<dyn Journal>, facts: Facts, start_paused: bool) -> Core {
+        Core {
+            lane,
+            journal,
+            facts,
+            last_ticket: JOURNAL_SEQUENCE,
+            done_tickets: Vec::new(),
+            status: if start_paused { RunStatus::Prelaunch } else { RunStatus::Running },
+            releases: Vec::new(),
+            divergence: None,
+            icount: 0,
+            starting: true,
+            quit_requested: false,
+            asked_to_end: None,
+            error: None,
+            closed: false,
+        }
+    }
+
+    /// Instructions so far.
+    pub fn icount(&self) -> u64 {
+        self.icount
+    }
+
+    /// The vCPU process has not begun to run.
+    pub fn is_starting(&self) -> bool {
+        self.starting
+    }
+
+    /// Sends what the vCPU may use from here on, and warnings to the user.
+    pub fn pump(&mut self) -> Result<(), String> {
+        self.journal.pump(&mut self.lane).map_err(|error| error.to_string())?;
+        while let Some(warning) = self.journal.take_warning() {
+            eprintln!("reprise: warning: {warning}");
+        }
+        Ok(())
+    }
+
+    /// Takes everything the vCPU has said, and makes it safe. Errors are lines for the user.
+    pub fn receive(&mut self) -> Result<Option<End>, String> {
+        let status = self.lane.status().map_err(|error| error.to_string())?;
+        self.starting &= status.state == RunState::Starting;
+        let mut end = None;
+        while let Some(message) = self.lane.receive().map_err(|error| error.to_string())? {
+            end = self.take(message)?.or(end);
+        }
+        self.icount = self.icount.max(status.icount.0);
+        if !self.closed {
+            self.journal.flush(Icount(self.icount)).map_err(|error| error.to_string())?;
+        }
+        Ok(end)
+    }
+
+    fn take(&mut self, message: Outbound) -> Result<Option<End>, String> {
+        match message {
+            Outbound::Journal(stamped) => {
+                self.icount = self.icount.max(stamped.icount.0);
+                if !self.closed {
+                    self.journal.on_event(&stamped).map_err(|error| error.to_string())?;
+                }
+            }
+            Outbound::Ack { sequence } => {
+                if sequence != JOURNAL_SEQUENCE {
+                    self.done_tickets.push(sequence);
+                }
+            }
+            Outbound::Paused { icount, reason } => {
+                self.icount = self.icount.max(icount.0);
+                return Ok(self.paused(reason));
+            }
+            Outbound::Divergence { icount, field, expected, found } => {
+                self.divergence.get_or_insert(Divergence { icount: icount.0, field, expected, found });
+            }
+            Outbound::Ended { cause, icount } => {
+                self.icount = self.icount.max(icount.0);
+                return Ok(Some(End::Shutdown(cause)));
+            }
+            Outbound::Note { text } => eprintln!("reprise: {text}"),
+        }
+        Ok(None)
+    }
+
+    fn paused(&mut self, reason: PauseReason) -> Option<End> {
+        match reason {
+            PauseReason::Stopped => None,
+            PauseReason::Shutdown(_) => {
+                self.status = RunStatus::Shutdown;
+                None
+            }
+            PauseReason::EndOfLog => {
+                self.status = RunStatus::Paused;
+                Some(End::Replayed)
+            }
+            PauseReason::Divergence => {
+                self.status = RunStatus::InternalError;
+                let unnamed = || Divergence {
+                    icount: self.icount,
+                    field: "the vcpu process".to_owned(),
+                    expected: "no difference".to_owned(),
+                    found: "a difference it did not name".to_owned(),
+                };
+                Some(End::Diverged(self.divergence.clone().unwrap_or_else(unnamed)))
+            }
+        }
+    }
+
+    /// Requests of monitors that are done.
+    pub fn take_done_tickets(&mut self) -> Vec<Ticket> {
+        std::mem::take(&mut self.done_tickets)
+    }
+
+    /// A monitor said quit.
+    pub fn take_quit_request(&mut self) -> bool {
+        std::mem::take(&mut self.quit_requested)
+    }
+
+    /// A failure that happened on behalf of a monitor or a back-end.
+    pub fn take_error(&mut self) -> Option<String> {
+        self.error.take()
+    }
+
+    /// Passes something on that the user did not ask for; in a replay there is nothing of the kind.
+    pub fn offer_from_host(&mut self, offer: Offer) {
+        if let Err(why) = self.try_offer(offer) {
+            tracing::debug!("not offered: {why}");
+        }
+    }
+
+    fn try_offer(&mut self, offer: Offer) -> Result<(), String> {
+        match self.journal.offer(&mut self.lane, offer) {
+            Ok(()) => Ok(()),
+            Err(refused @ JournalError::Refused { .. }) => Err(refused.to_string()),
+            Err(error) => {
+                self.error.get_or_insert(error.to_string());
+                Err(error.to_string())
+            }
+        }
+    }
+
+    /// Asks the machine to end; what it was asked first counts.
+    pub fn ask_to_end(&mut self, cause: ShutdownCause, deadline: Instant) {
+        if self.asked_to_end.is_none() {
+            self.asked_to_end = Some((cause, deadline));
+            self.offer_from_host(Offer::Quit { cause });
+        }
+    }
+
+    /// The cause with which the machine was asked to end.
+    pub fn asked_to_end(&self) -> Option<ShutdownCause> {
+        self.asked_to_end.map(|(cause, _)| cause)
+    }
+
+    /// It was asked to end and has not.
+    pub fn overdue(&self, now: Instant) -> bool {
+        self.asked_to_end.is_some_and(|(_, deadline)| now >= deadline)
+    }
+
+    /// The next moment at which something is due.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.releases.iter().map(|release| release.at).min()
+    }
+
+    /// Releases keys that were held long enough.
+    pub fn release_due_keys(&mut self, now: Instant) {
+        let (due, held) =
+            std::mem::take(&mut self.releases).into_iter().partition(|release| release.at <= now);
+        self.releases = held;
+        let due: Vec<Release> = due;
+        for scancode in due.into_iter().flat_map(|release| release.scancodes) {
+            self.offer_from_host(Offer::Input(Input::Key { scancode, down: false }));
+        }
+    }
+
+    /// Closes the journal. What is wrong with it takes the place of a good end.
+    pub fn close(&mut self, end: End) -> End {
+        if std::mem::replace(&mut self.closed, true) {
+            return end;
+        }
+        match self.journal.finish(Icount(self.icount), end.cause()) {
+            Ok(()) => end,
+            Err(error) if end.status() == 0 || end.message().is_none() => End::Failed(error.to_string()),
+            Err(error) => {
+                eprintln!("reprise: {error}");
+                end
+            }
+        }
+    }
+
+    /// Lets a vCPU process that stands still leave.
+    pub fn release_vcpu(&mut self) {
+        let quit = Inbound::Control { sequence: JOURNAL_SEQUENCE, control: Control::Quit };
+        // One that has left already does not take it.
+        let _ = self.lane.send(&quit);
+        self.lane.raise_attention();
+    }
+
+    fn control(&mut self, control: Control) -> Result<Option<Ticket>, String> {
+        self.last_ticket += 1;
+        let sequence = self.last_ticket;
+        self.lane.send(&Inbound::Control { sequence, control }).map_err(|error| error.to_string())?;
+        self.lane.raise_attention();
+        Ok(Some(sequence))
+    }
+}
+
+impl Host for Core {
+    fn run_status(&self) -> RunStatus {
+        self.status
+    }
+
+    fn replay_status(&self) -> ReplayStatus {
+        // The lane's word is newer than the last tick.
+        let now = self.lane.status().map_or(0, |status| status.icount.0);
+        let (mode, file) = (self.journal.mode(), self.facts.recording.clone());
+        ReplayStatus { mode, file, icount: self.icount.max(now) }
+    }
+
+    fn name(&self) -> Option<&str> {
+        self.facts.name.as_deref()
+    }
+
+    fn uuid(&self) -> Option<&str> {
+        self.facts.uuid.as_deref()
+    }
+
+    fn start_snapshot(&self) -> Option<(&str, i64)> {
+        self.facts.start_snapshot.as_ref().map(|(tag, unix_s)| (tag.as_str(), *unix_s))
+    }
+
+    fn chardevs(&self) -> Vec<(String, String)> {
+        self.facts.chardevs.clone()
+    }
+
+    fn vcpu_pid(&self) -> i32 {
+        self.facts.vcpu_pid
+    }
+
+    fn stop(&mut self) -> Result<Option<Ticket>, String> {
+        match self.status {
+            RunStatus::Running => {
+                self.status = RunStatus::Paused;
+                self.control(Control::Stop)
+            }
+            RunStatus::Paused | RunStatus::Prelaunch | RunStatus::Shutdown | RunStatus::InternalError => {
+                Ok(None)
+            }
+        }
+    }
+
+    fn cont(&mut self) -> Result<Option<Ticket>, String> {
+        match self.status {
+            RunStatus::Paused | RunStatus::Prelaunch => {
+                self.status = RunStatus::Running;
+                self.control(Control::Continue)
+            }
+            RunStatus::Running => Ok(None),
+            RunStatus::Shutdown => Err("Resetting the Virtual Machine is required".to_owned()),
+            RunStatus::InternalError => Err("the machine cannot go on".to_owned()),
+        }
+    }
+
+    fn quit(&mut self) {
+        self.quit_requested = true;
+    }
+
+    fn offer(&mut self, offer: Offer) -> Result<(), String> {
+        self.try_offer(offer)
+    }
+
+    fn release_keys_later(&mut self, scancodes: Vec<u16>, hold_ms: u64) {
+        if self.releases.len() == RELEASES_MAX {
+            self.releases.remove(0).scancodes.into_iter().for_each(|scancode| {
+                self.offer_from_host(Offer::Input(Input::Key { scancode, down: false }));
+            });
+        }
+        self.releases.push(Release { at: Instant::now() + Duration::from_millis(hold_ms), scancodes });
+    }
+}

@@ -1,0 +1,246 @@
+//! The one loop that waits for everything, and so decides the order of what reaches the guest.
+//!
+//! Sources: the vCPU's doorbell and journal, back-ends, monitors, signals, children, time. What arrives for the guest goes
+//! into the lane in the order in which it is seen here; what the vCPU makes of it comes back through the journal.
+
+pub mod core;
+pub mod ending;
+
+use self::core::Core;
+use crate::hmp::host::Ticket;
+use crate::launch::children::{Children, Role};
+use crate::launch::signals::Signals;
+use crate::launch::tree::Call;
+use crate::monitor_port::{MonitorPort, Wish};
+use ending::End;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::EventFd;
+use replay::event::ShutdownCause;
+use replay::message::Offer;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+/// Longest time between two looks at the journal.
+const TICK: Duration = Duration::from_millis(50);
+/// How long a machine may take to end after it was told to.
+const QUIT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long it may take to end in order when a device has died.
+const FAILURE_TIMEOUT: Duration = Duration::from_millis(300);
+/// How long to look for another child that died with, or before, the one that was seen.
+const BLAME_TIME: Duration = Duration::from_millis(30);
+
+/// A run: everything that is waited for.
+pub struct Sequence<'a> {
+    /// The machine's side.
+    pub core: Core,
+    /// Rung by the vCPU process.
+    pub doorbell: EventFd,
+    /// Back-ends to which the broker listens.
+    pub calls: Vec<Call>,
+    /// Monitors.
+    pub monitors: Vec<MonitorPort>,
+    /// The processes.
+    pub children: Children,
+    /// Signals to this process.
+    pub signals: &'a Signals,
+}
+
+/// What poll said.
+#[derive(Default)]
+struct Ready {
+    doorbell: bool,
+    signals: bool,
+    calls: Vec<bool>,
+    monitors: Vec<bool>,
+}
+
+impl Sequence<'_> {
+    /// Runs until the end. `progress` is told the icount at every tick.
+    pub fn run(&mut self, progress: &mut dyn FnMut(u64)) -> End {
+        let end = loop {
+            if let Err(error) = self.core.pump() {
+                break End::Failed(error);
+            }
+            let ready = match self.wait() {
+                Ok(ready) => ready,
+                Err(errno) => break End::Failed(format!("cannot wait for events: {errno}")),
+            };
+            if let Some(end) = self.step(&ready) {
+                break end;
+            }
+            progress(self.core.icount());
+        };
+        self.finish(end)
+    }
+
+    /// One round: the vCPU first, so that what it said is known before anything new is offered.
+    fn step(&mut self, ready: &Ready) -> Option<End> {
+        if ready.doorbell {
+            let _ = self.doorbell.read();
+        }
+        if let Some(end) = self.attend_lane() {
+            return Some(end);
+        }
+        if ready.signals
+            && let Some(signal) = self.signals.take()
+        {
+            self.ask_to_end(ShutdownCause::HostSignal { signal });
+        }
+        self.attend_calls(&ready.calls);
+        self.attend_monitors(&ready.monitors);
+        self.core.release_due_keys(Instant::now());
+        if self.core.take_quit_request() {
+            self.ask_to_end(ShutdownCause::HostQuit);
+        }
+        if let Some(error) = self.core.take_error() {
+            return Some(End::Failed(error));
+        }
+        if self.children.reap() {
+            return Some(self.child_ended());
+        }
+        self.core.overdue(Instant::now()).then(|| {
+            End::Failed(format!(
+                "the vcpu process did not end within {} s; it is killed",
+                QUIT_TIMEOUT.as_secs()
+            ))
+        })
+    }
+
+    fn wait(&self) -> Result<Ready, nix::errno::Errno> {
+        let mut fds = vec![
+            PollFd::new(self.doorbell.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+        ];
+        fds.extend(self.calls.iter().map(|call| PollFd::new(call.fd.as_fd(), PollFlags::POLLIN)));
+        let monitor_fds = self.monitors.iter().map(|monitor| {
+            monitor.poll().map(|(fd, input, output)| {
+                let mut flags = PollFlags::empty();
+                flags.set(PollFlags::POLLIN, input);
+                flags.set(PollFlags::POLLOUT, output);
+                PollFd::new(fd, flags)
+            })
+        });
+        let mut monitor_at = Vec::new();
+        for fd in monitor_fds {
+            monitor_at.push(fd.is_some().then_some(fds.len()));
+            fds.extend(fd);
+        }
+        let now = Instant::now();
+        let wait = self.core.next_deadline().map_or(TICK, |at| at.saturating_duration_since(now).min(TICK));
+        // At least one millisecond, so that a deadline that is nearly due does not spin.
+        let timeout = PollTimeout::try_from(wait.max(Duration::from_millis(1))).unwrap_or(PollTimeout::ZERO);
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+        let is_ready = |fd: &PollFd<'_>| fd.any().unwrap_or(false);
+        let calls_end = 2 + self.calls.len();
+        Ok(Ready {
+            doorbell: is_ready(&fds[0]),
+            signals: is_ready(&fds[1]),
+            calls: fds[2..calls_end].iter().map(is_ready).collect(),
+            monitors: monitor_at.iter().map(|at| at.is_some_and(|at| is_ready(&fds[at]))).collect(),
+        })
+    }
+
+    fn attend_lane(&mut self) -> Option<End> {
+        let result = self.core.receive();
+        for ticket in self.core.take_done_tickets() {
+            self.ticket_done(ticket);
+        }
+        match result {
+            Ok(end) => end,
+            Err(error) => Some(End::Failed(error)),
+        }
+    }
+
+    fn ticket_done(&mut self, ticket: Ticket) {
+        for monitor in &mut self.monitors {
+            monitor.ticket_done(ticket, &mut self.core);
+        }
+    }
+
+    fn attend_calls(&mut self, ready: &[bool]) {
+        for (call, _) in self.calls.iter().zip(ready).filter(|(_, ready)| **ready) {
+            if call.fd.read().is_ok() {
+                self.core.offer_from_host(Offer::DeviceReady { device: call.device, queue: call.queue });
+            }
+        }
+    }
+
+    fn attend_monitors(&mut self, ready: &[bool]) {
+        let mut quit = false;
+        for (monitor, _) in self.monitors.iter_mut().zip(ready).filter(|(_, ready)| **ready) {
+            monitor.write();
+            quit |= monitor.read(&mut self.core) == Wish::Quit;
+        }
+        if quit {
+            self.ask_to_end(ShutdownCause::HostQuit);
+        }
+    }
+
+    /// Asks the machine to end in order; the first to ask is the cause.
+    fn ask_to_end(&mut self, cause: ShutdownCause) {
+        self.core.ask_to_end(cause, Instant::now() + QUIT_TIMEOUT);
+    }
+
+    /// A child has ended although nothing ended the run: which, why, and how much of the run can be closed in order.
+    fn child_ended(&mut self) -> End {
+        std::thread::sleep(BLAME_TIME);
+        // It may have ended because the run did.
+        if let Some(end) = self.attend_lane() {
+            return end;
+        }
+        let vcpu_ended = self.children.vcpu().is_some_and(|vcpu| vcpu.status().is_some());
+        if vcpu_ended && let Some(cause) = self.core.asked_to_end() {
+            return End::Shutdown(cause);
+        }
+        let Some(member) = self.children.first_cause() else {
+            return End::Failed("a process ended".to_owned());
+        };
+        let said_why =
+            member.role == Role::Vcpu && member.status().is_some_and(|status| status.code().is_some());
+        let text = format!("{}; the run ends", member.describe_end());
+        if said_why && self.core.is_starting() {
+            // It could not start, and it has told the user why.
+            return End::FailedAndSaid;
+        }
+        if !vcpu_ended {
+            self.end_after_failure();
+        }
+        End::Failed(text)
+    }
+
+    /// Lets the vCPU stamp the end, for the log's sake, if it does so at once.
+    fn end_after_failure(&mut self) {
+        let deadline = Instant::now() + FAILURE_TIMEOUT;
+        self.core.ask_to_end(ShutdownCause::HostError, deadline);
+        while Instant::now() < deadline && self.attend_lane().is_none() {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Closes the log, then ends the processes: in order when the run ended in order.
+    fn finish(&mut self, end: End) -> End {
+        let end = self.core.close(end);
+        self.monitors.iter_mut().for_each(MonitorPort::write);
+        self.monitors.clear();
+        if end.is_orderly() {
+            self.core.release_vcpu();
+            let deadline = Instant::now() + QUIT_TIMEOUT;
+            // A vCPU that still has something to say must not wait for a full ring.
+            while !self.children.wait(Role::Vcpu, Duration::from_millis(5)) && Instant::now() < deadline {
+                let _ = self.core.receive();
+            }
+            self.children.wait(Role::Device, DRAIN_TIMEOUT);
+        }
+        self.children.end_all();
+        end
+    }
+}
+
+/// How long devices may take to write out what the guest has said: a little more than they promise to take.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(6);
+
+#[cfg(test)]
+mod tests;
