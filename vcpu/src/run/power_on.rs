@@ -19,12 +19,19 @@ use std::sync::Arc;
 
 /// Builds a machine whose next instruction is the kernel's first.
 pub fn build(machine: &Machine) -> Result<Core, RunError> {
+    let mut core = bare(machine)?;
+    let entry = load::load(core.mem.ram.guest_memory(), machine)?;
+    enter(&mut core, &entry);
+    Ok(core)
+}
+
+/// Builds a machine at power-on with empty RAM: nothing is loaded, the CPU is at its reset vector.
+pub fn bare(machine: &Machine) -> Result<Core, RunError> {
     let model = Model::new(&machine.cpu).map_err(|error| RunError::Model(error.to_string()))?;
     model.check_host().map_err(|error| RunError::Model(error.to_string()))?;
     let chipset = ChipsetConfig::of_machine(machine).map_err(|error| RunError::Setup(error.to_string()))?;
     let ram = Ram::new(machine.ram_bytes)?;
-    let entry = load::load(ram.guest_memory(), machine)?;
-    let mut core = Core {
+    Ok(Core {
         cpu: Cpu::power_on(
             Arc::new(model),
             Box::new(Tlb::new().map_err(RunError::Tlb)?),
@@ -45,9 +52,7 @@ pub fn build(machine: &Machine) -> Result<Core, RunError> {
         jumped: false,
         trap_flag: false,
         mode: Mode::default(),
-    };
-    enter(&mut core, &entry);
-    Ok(core)
+    })
 }
 
 /// Resets a running machine: all but the count of instructions, guest time, the random numbers and what the
