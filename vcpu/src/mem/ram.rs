@@ -28,7 +28,14 @@ pub const HIGH_RAM_START: u64 = 4 << 30;
 pub enum RamError {
     /// The host refused a system call.
     #[error("cannot create {bytes} bytes of guest RAM ({what}): {source}")]
-    System { what: &'static str, bytes: u64, source: std::io::Error },
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// Size of the RAM, or of the part of it.
+        bytes: u64,
+        /// The kernel's answer.
+        source: std::io::Error,
+    },
     /// The size is not a positive multiple of a page; in bytes.
     #[error("guest RAM of {0} bytes is not a positive multiple of 4096")]
     Size(u64),

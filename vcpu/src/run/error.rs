@@ -36,5 +36,10 @@ pub enum RunError {
     #[error(
         "waited {seconds} s at instruction {icount} for the broker to send the next event of the log; is it stopped?"
     )]
-    NoEvents { seconds: u64, icount: u64 },
+    NoEvents {
+        /// How long it waited.
+        seconds: u64,
+        /// Where the guest stands, in instructions.
+        icount: u64,
+    },
 }
