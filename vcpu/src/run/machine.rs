@@ -24,8 +24,11 @@ pub type Digests = (u64, u64);
 
 /// A machine that runs.
 pub struct Machine {
+    /// CPU, memory and chipset.
     pub core: Core,
+    /// Where bytes of UARTs and the debug port go and come from.
     pub consoles: Consoles,
+    /// What the machine was built from.
     pub description: replay::machine::Machine,
     interpreter: Interpreter,
     memory_digest: MemoryDigest,

@@ -19,8 +19,11 @@ type Write = fn(&mut Core, u32, u64) -> Result<(), Fault>;
 
 /// A row of the table: one register or a range of them.
 pub struct Register {
+    /// Number of the first register.
     pub first: u32,
+    /// Number of the last register.
     pub last: u32,
+    /// Name in SDM volume 4.
     pub name: &'static str,
     /// Without it the register does not exist.
     feature: Option<Feature>,

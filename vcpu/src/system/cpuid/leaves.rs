@@ -37,9 +37,13 @@ const AVX_STATE_BYTES: u32 = 256;
 /// What CPUID shows beside the model.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Surroundings {
+    /// Initial APIC id.
     pub apic_id: u32,
+    /// Logical processors of the machine.
     pub cpu_count: u32,
+    /// CR4: leaf 1 shows CR4.OSXSAVE.
     pub cr4: u64,
+    /// XCR0: leaf DH shows the size of its XSAVE area.
     pub xcr0: u64,
 }
 
