@@ -48,6 +48,7 @@ const SUPERVISOR: FeatureSet = FeatureSet::of(&[
     SpecCtrl,
     Stibp,
     Ssbd,
+    BhiCtrl,
     PrefetchW,
 ]);
 
