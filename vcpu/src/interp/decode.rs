@@ -283,7 +283,14 @@ fn set_address(op: &mut Op, instruction: &Instruction, bits: u8) {
         (base, _) => base.size() as u8,
     };
     let segment = instruction.memory_segment();
-    op.checked_segment = segment.number() as u8;
+    op.checked_segment = match (bits, segment, base.full_register()) {
+        // 64-bit code ignores these prefixes (SDM 1 3.3.7.1): the base register alone decides between #SS and #GP.
+        (64, Register::ES | Register::CS | Register::SS | Register::DS, Register::RSP | Register::RBP) => {
+            seg::SS
+        }
+        (64, Register::ES | Register::CS | Register::SS | Register::DS, _) => seg::DS,
+        _ => segment.number(),
+    } as u8;
     op.segment = match segment {
         Register::FS => seg::FS as u8,
         Register::GS => seg::GS as u8,

@@ -181,6 +181,10 @@ impl Core {
 
     fn probe(&mut self, gva: u64, len: u64, access: Access, system: bool) -> Result<(), Fault> {
         let user = self.mode.cpl == 3 && !system;
+        // All bytes must be canonical before any page is looked at.
+        if self.mode.long && !is_canonical(gva.wrapping_add(len.saturating_sub(1))) {
+            return Err(Fault::gp(0));
+        }
         for piece in pieces(gva, len, self.linear_mask()) {
             self.translate(piece.gva, access, user, system)?;
         }
