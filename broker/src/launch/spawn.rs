@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 /// What to start.
@@ -35,11 +36,24 @@ impl Spawn<'_> {
     ///
     /// The caller must be the main thread: a death signal is sent when the thread that forked ends.
     pub fn start(self) -> io::Result<Child> {
-        let mut command = Command::new("/proc/self/exe");
-        command.arg0("reprise").args(&self.arguments).envs(self.environment);
-        if !self.stdio {
+        let stdio = self.stdio;
+        let mut command = self.command();
+        if !stdio {
             command.stdin(Stdio::null()).stdout(Stdio::null());
         }
+        command.spawn()
+    }
+
+    /// As [`Spawn::start`], in another directory and with pipes for its three streams.
+    pub fn start_piped(self, directory: &Path) -> io::Result<Child> {
+        let mut command = self.command();
+        command.current_dir(directory).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn()
+    }
+
+    fn command(self) -> Command {
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0("reprise").args(&self.arguments).envs(self.environment);
         let mut keep: Vec<RawFd> = self.keep.iter().map(AsRawFd::as_raw_fd).collect();
         keep.extend(&self.keep_inherited);
         let parent = nix::unistd::getpid();
@@ -57,7 +71,7 @@ impl Spawn<'_> {
         // SAFETY: between fork and exec only system calls are made (prctl, getppid, close_range, fcntl, signal), all
         // async-signal-safe; the closure allocates nothing: `keep` was filled before and an error of a number is plain.
         unsafe { command.pre_exec(before_exec) };
-        command.spawn()
+        command
     }
 }
 
