@@ -73,6 +73,8 @@ pub struct Cpu {
     pub cr2: u64,
     pub cr3: u64,
     pub cr4: u64,
+    /// Page-directory pointers of PAE paging, as they were when CR3 was loaded.
+    pub pdpte: [u64; 4],
     pub xcr0: u64,
     pub efer: u64,
     pub dr: [u64; 8],
