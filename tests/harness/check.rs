@@ -19,18 +19,24 @@ pub enum Expect {
     Event(u8, Option<u32>, u64),
     /// Bits of the RFLAGS image that the handler got: set ones and clear ones.
     EventFlags {
+        /// The frame has an error code.
         code: bool,
+        /// Bits that must be set.
         set: u32,
+        /// Bits that must be clear.
         clear: u32,
     },
     /// Where the CPU halted: RIP after the HLT.
     HaltedAt(u64),
     /// CPU shut down.
     TripleFault,
+    /// Instructions retired, the HLT included.
     Icount(u64),
     /// RFLAGS bits: set ones and clear ones.
     Flags {
+        /// Bits that must be set.
         set: u32,
+        /// Bits that must be clear.
         clear: u32,
     },
     /// Anything else, by name.

@@ -16,7 +16,9 @@ pub const SHIFT: u8 = 3;
 
 /// A machine with a small program in it.
 pub struct Guest {
+    /// CPU, memory and chipset.
     pub core: Core,
+    /// The page tables in use.
     pub tables: Tables,
     engine: Interpreter,
     memory_digest: MemoryDigest,
@@ -28,11 +30,17 @@ pub struct Guest {
 pub struct Event {
     /// The vector whose default handler was reached.
     pub vector: u8,
+    /// Error code, where it has one.
     pub code: Option<u32>,
+    /// Return address.
     pub rip: u64,
+    /// CS before it.
     pub cs: u16,
+    /// RFLAGS to return with.
     pub rflags: u32,
+    /// RSP before it; outside 64-bit mode only pushed with a change of rings.
     pub rsp: u64,
+    /// SS before it, likewise.
     pub ss: u16,
 }
 
@@ -221,6 +229,7 @@ impl Guest {
         assert!(self.core.mem.ram.write_bytes(gpa, bytes), "{gpa:#x} is not RAM");
     }
 
+    /// Writes eight bytes of physical memory.
     pub fn put_u64(&mut self, gpa: u64, value: u64) {
         self.put(gpa, &value.to_le_bytes());
     }
@@ -232,10 +241,12 @@ impl Guest {
         u64::from_le_bytes(bytes)
     }
 
+    /// A general register.
     pub fn register(&self, register: usize) -> u64 {
         self.core.cpu.data.gpr[register]
     }
 
+    /// Sets a general register.
     pub fn set(&mut self, register: usize, value: u64) {
         self.core.cpu.data.gpr[register] = value;
     }

@@ -3,21 +3,31 @@
 use super::guest::Guest;
 use super::layout::{TABLES, TABLES_END};
 
-/// Page-table entry bits (SDM 3A 4.3–4.5).
+/// Page-table entry bits (SDM 3A 4.3–4.5): P.
 pub const PRESENT: u64 = 1 << 0;
+/// R/W.
 pub const WRITE: u64 = 1 << 1;
+/// U/S.
 pub const USER: u64 = 1 << 2;
+/// A.
 pub const ACCESSED: u64 = 1 << 5;
+/// D.
 pub const DIRTY: u64 = 1 << 6;
+/// PS: the entry maps a large page.
 pub const LARGE: u64 = 1 << 7;
+/// G.
 pub const GLOBAL: u64 = 1 << 8;
+/// XD.
 pub const NO_EXECUTE: u64 = 1 << 63;
 
 /// A format of paging structures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
+    /// Long mode.
     FourLevel,
+    /// Three levels with entries of 8 bytes.
     Pae,
+    /// Entries of 4 bytes.
     TwoLevel,
 }
 
@@ -48,7 +58,9 @@ impl Format {
 /// Paging structures under construction.
 #[derive(Clone, Copy, Debug)]
 pub struct Tables {
+    /// Their format.
     pub format: Format,
+    /// Physical address of the top table.
     pub root: u64,
     next: u64,
 }
@@ -73,7 +85,7 @@ impl Guest {
         let mut table = self.tables.root;
         let mut at_level = format.levels() - 1;
         loop {
-            let index = gva / format.span(at_level) & ((1 << format.index_bits()) - 1);
+            let index = gva / format.span(at_level) % (1 << format.index_bits());
             let at = table + index * format.entry_bytes();
             if at_level == level {
                 return at;

@@ -127,6 +127,12 @@ fn medley() -> Guest {
     guest.set(5, 0x10);
     let entry = guest.entry_address(WINDOW, 0);
     guest.set(15, entry);
+    medley_handlers(&mut guest);
+    guest.with(|guest| guest.core.cpu.cr4 |= cr4::OSFXSR).program(code)
+}
+
+/// Handlers that count in memory: INT 40H, #UD, #DB, the timer, #PF.
+fn medley_handlers(guest: &mut Guest) {
     guest.put(handler(0x40), code64!("inc qword ptr [0x20008]", "iretq"));
     guest.put(handler(vector::UD), code64!("add qword ptr [rsp], 2", "iretq"));
     guest.put(handler(vector::DB), code64!("inc qword ptr [0x20018]", "iretq"));
@@ -161,7 +167,6 @@ fn medley() -> Guest {
     guest.put_u64(DATA + 0x20, FRAME | PRESENT | WRITE);
     guest.put(CODE + 0x900, fault);
     guest.set_gate(vector::PF, tests::segments::Gate::new(14, 8, CODE + 0x900));
-    guest.with(|guest| guest.core.cpu.cr4 |= cr4::OSFXSR).program(code)
 }
 
 /// The medley does what it was made for.

@@ -12,7 +12,7 @@ use vcpu::state::{cr0, rflags};
 
 const NP: u8 = vector::NP;
 
-/// Distance of a test's label from the start of its code.
+/// `at` is the distance of the return address from the start of the code.
 struct Case {
     name: &'static str,
     code: &'static [u8],
@@ -54,6 +54,13 @@ fn cases64() -> Vec<Case> {
         case("busy TSS", code64!("mov eax, 0x70", "ltr ax"), vector::GP, Some(0x70), 5),
         case("null TSS", code64!("xor eax, eax", "ltr ax"), vector::GP, Some(0), 2),
         case("LDT in LTR", code64!("mov eax, 0x50", "ltr ax"), vector::GP, Some(0x50), 5),
+    ]
+}
+
+/// Control registers, MSRs and what they switch off.
+fn cases_of_control() -> Vec<Case> {
+    let case = |name, code, vector, error, at| Case { name, code, vector, error, at };
+    vec![
         case("CR0 PG without PE", code64!("mov eax, 0x80000000", "mov cr0, rax"), vector::GP, Some(0), 5),
         case(
             "CR0 NW without CD",
@@ -99,7 +106,7 @@ fn cases64() -> Vec<Case> {
 /// One instruction, one exception (SDM 3A 6.15).
 #[test]
 fn sources_of_exceptions() {
-    for case in cases64() {
+    for case in cases64().into_iter().chain(cases_of_control()) {
         let guest = || {
             let mut guest = Guest::long();
             // A data segment that is not present, a TSS that is busy.

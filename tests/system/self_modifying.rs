@@ -177,7 +177,7 @@ fn the_second_page_is_exchanged() {
             let entry = guest.entry_address(WINDOW + 0x1000, 0);
             guest.set(RSI, WINDOW + 0xffe);
             guest.set(RDI, entry);
-            guest.set(RDX, FRAME + 0x3000 | RW);
+            guest.set(RDX, (FRAME + 0x3000) | RW);
             guest.program(code)
         }
     };
@@ -198,7 +198,7 @@ fn two_pages(code: &[u8]) -> Guest {
     let entry = guest.entry_address(WINDOW, 0);
     guest.set(RSI, WINDOW);
     guest.set(RDI, entry);
-    guest.set(RDX, FRAME + 0x1000 | RW);
+    guest.set(RDX, (FRAME + 0x1000) | RW);
     guest.program(code)
 }
 
@@ -299,8 +299,8 @@ fn the_same_bytes_in_two_modes() {
     let guest = || {
         let mut guest = Guest::long();
         guest.put(CODE + 0x100, code64!("inc rax", "retf"));
-        guest.put_u64(DATA, CODE + 0x100 | 0x08 << 32);
-        guest.put_u64(DATA + 8, CODE + 0x100 | 0x30 << 32);
+        guest.put_u64(DATA, (CODE + 0x100) | (0x08 << 32));
+        guest.put_u64(DATA + 8, (CODE + 0x100) | (0x30 << 32));
         guest.set(RBX, DATA);
         guest.program(code64!(
             "call fword ptr [rbx]",
