@@ -11,9 +11,13 @@ use crate::state::{cr0, cr4, rflags};
 
 /// An integer that one access moves.
 pub trait Word: Copy + Default + Eq + 'static {
+    /// Size in bytes.
     const SIZE: u64 = size_of::<Self>() as u64;
+    /// Size in bits.
     const BITS: u32 = 8 * size_of::<Self>() as u32;
+    /// The low bits of `value`.
     fn from_u64(value: u64) -> Self;
+    /// The value, zero-extended.
     fn to_u64(self) -> u64;
 }
 

@@ -16,6 +16,7 @@ use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap};
 
 /// Size of a page, and log2 of it.
 pub const PAGE_SIZE: u64 = 4096;
+/// log2 of the size of a page.
 pub const PAGE_SHIFT: u32 = 12;
 /// RAM below the hole ends here at most.
 pub const LOW_RAM_END_MAX: u64 = 3 << 30;
@@ -25,8 +26,17 @@ pub const HIGH_RAM_START: u64 = 4 << 30;
 /// Why RAM could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum RamError {
+    /// The host refused a system call.
     #[error("cannot create {bytes} bytes of guest RAM ({what}): {source}")]
-    System { what: &'static str, bytes: u64, source: std::io::Error },
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// Size of the RAM, or of the part of it.
+        bytes: u64,
+        /// The kernel's answer.
+        source: std::io::Error,
+    },
+    /// The size is not a positive multiple of a page; in bytes.
     #[error("guest RAM of {0} bytes is not a positive multiple of 4096")]
     Size(u64),
 }
@@ -184,6 +194,7 @@ impl Ram {
         std::mem::take(&mut self.stale_code)
     }
 
+    /// Whether decoded code was overwritten since `take_stale_code`.
     pub fn has_stale_code(&self) -> bool {
         !self.stale_code.is_empty()
     }

@@ -24,11 +24,16 @@ pub type Digests = (u64, u64);
 
 /// A machine that runs.
 pub struct Machine {
+    /// CPU, memory and chipset.
     pub core: Core,
+    /// Where bytes of UARTs and the debug port go and come from.
     pub consoles: Consoles,
+    /// What the machine was built from.
     pub description: replay::machine::Machine,
     interpreter: Interpreter,
     memory_digest: MemoryDigest,
+    /// The monitor asked for a reset: what comes of it is decided where the guest's own resets are.
+    reset_asked: bool,
 }
 
 impl Machine {
@@ -42,6 +47,7 @@ impl Machine {
             description: setup.machine.clone(),
             interpreter: Interpreter::default(),
             memory_digest: MemoryDigest::new(span),
+            reset_asked: false,
         })
     }
 
@@ -94,7 +100,7 @@ impl Machine {
             Event::Input(input) => core.chipset.input(input, now),
             Event::PowerButton => core.chipset.press_power_button(now),
             Event::Nmi => core.chipset.raise_nmi(),
-            Event::Reset => self.reset()?,
+            Event::Reset => self.reset_asked = true,
             Event::HostClock { .. } => {}
             Event::Entropy { bytes } => core.entropy = Entropy::new(seed_of(bytes)),
             Event::IdleWake { vtime } => core.clock.skip_to(icount, *vtime),
@@ -112,6 +118,9 @@ impl Machine {
 
     /// Does what the guest asked of the machine since the last call; how it ended itself, if it did.
     pub fn serve_effects(&mut self) -> Option<ShutdownCause> {
+        if std::mem::take(&mut self.reset_asked) {
+            return Some(ShutdownCause::GuestReset);
+        }
         if !self.core.chipset.has_effects() {
             return None;
         }

@@ -9,7 +9,9 @@ use crate::state::{Segment, seg};
 /// A stack in use by one instruction: the current one, or one that is being switched to.
 #[derive(Clone, Copy, Debug)]
 pub struct Stack {
+    /// SS with its hidden part.
     pub segment: Segment,
+    /// The stack pointer.
     pub pointer: u64,
     /// Bits of the stack pointer that count: 16, 32 or 64 of them.
     mask: u64,
