@@ -15,6 +15,8 @@ pub enum Word {
     L7Ecx,
     /// Leaf 7, subleaf 0, EDX.
     L7Edx,
+    /// Leaf 7, subleaf 2.
+    L72Edx,
     /// Leaf DH, subleaf 1.
     LDEax,
     /// Leaf 80000001H.
@@ -121,6 +123,7 @@ features! {
     Stibp "stibp" L7Edx 27 [SpecCtrl];
     ArchCapabilities "arch-capabilities" L7Edx 29 [];
     Ssbd "ssbd" L7Edx 31 [SpecCtrl];
+    BhiCtrl "bhi-ctrl" L72Edx 4 [SpecCtrl];
     Xsaveopt "xsaveopt" LDEax 0 [Xsave];
     LahfLm "lahf-lm" X1Ecx 0 [];
     Abm "abm" X1Ecx 5 [];

@@ -19,6 +19,8 @@ pub const TSC_HZ: u64 = 2_000_000_000;
 /// Crystal clock of leaf 15H; Linux takes it for the APIC timer's frequency.
 pub const CRYSTAL_HZ: u32 = 1_000_000_000;
 
+/// Highest subleaf of leaf 7.
+const LEAF_7_SUBLEAF_MAX: u32 = 2;
 const BASIC_MAX: u32 = 0x16;
 const HYPERVISOR_BASE: u32 = 0x4000_0000;
 /// Leaf that tells the TSC and APIC timer frequency to guests that know it from VMware and Xen.
@@ -87,7 +89,10 @@ impl Model {
             2 => [0x00fe_ff01, 0xf0, 0, 0],
             4 => cache_leaf(subleaf, around),
             6 => [word(Word::L6Eax), 0, 0, 0],
-            7 if subleaf == 0 => [0, word(Word::L7Ebx), word(Word::L7Ecx), word(Word::L7Edx)],
+            7 if subleaf == 0 => {
+                [LEAF_7_SUBLEAF_MAX, word(Word::L7Ebx), word(Word::L7Ecx), word(Word::L7Edx)]
+            }
+            7 if subleaf == 2 => [0, 0, 0, word(Word::L72Edx)],
             0xb => topology(subleaf, around),
             0xd if self.has(Feature::Xsave) => self.xsave(subleaf, around),
             0x15 => [1, (TSC_HZ / u64::from(CRYSTAL_HZ)) as u32, CRYSTAL_HZ, 0],

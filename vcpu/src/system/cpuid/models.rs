@@ -53,6 +53,7 @@ const SUPERVISOR: FeatureSet = FeatureSet::of(&[
     SpecCtrl,
     Stibp,
     Ssbd,
+    BhiCtrl,
     PrefetchW,
 ]);
 
