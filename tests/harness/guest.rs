@@ -6,7 +6,7 @@ use super::segments::{self, Gate, INTERRUPT_GATE, selector};
 use replay::machine::{Boot, Clock, CpuChoice, Machine};
 use vcpu::core::Core;
 use vcpu::interp::{Interpreter, Stop};
-use vcpu::run::digest::{self, MemoryDigest};
+use vcpu::run::digest::{self, RamDigest};
 use vcpu::run::power_on;
 use vcpu::state::regs::gpr;
 use vcpu::state::{Segment, TableReg, cr0, cr4, efer, rflags, seg};
@@ -21,7 +21,7 @@ pub struct Guest {
     /// The page tables in use.
     pub tables: Tables,
     engine: Interpreter,
-    memory_digest: MemoryDigest,
+    memory_digest: RamDigest,
     long: bool,
 }
 
@@ -73,7 +73,7 @@ impl Guest {
             core,
             tables: Tables::new(Format::FourLevel),
             engine: Interpreter::default(),
-            memory_digest: MemoryDigest::new(RAM_BYTES),
+            memory_digest: RamDigest::new(RAM_BYTES),
             long: false,
         };
         for index in [seg::ES, seg::CS, seg::SS, seg::DS, seg::FS, seg::GS] {
