@@ -3,6 +3,7 @@
 use super::poller::Poller;
 use super::spec::{Address, Family};
 use crate::lifetime;
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::sockopt::AcceptConn;
 use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, getsockname, getsockopt};
@@ -15,7 +16,6 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener, UnixStream};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -188,8 +188,8 @@ impl Connector {
         let failed = |error: &dyn std::fmt::Display| format!("{label}: cannot start connecting: {error}");
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let event = Arc::new(EventFd::from_flags(flags).map_err(|error| failed(&error))?);
-        let (request, requests) = channel();
-        let (send, connected) = channel();
+        let (request, requests) = unbounded();
+        let (send, connected) = unbounded();
         let connector = Connector { request, connected, event: event.clone() };
         connector.again();
         let attempts = move || {

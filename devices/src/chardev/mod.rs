@@ -91,6 +91,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), String> {
         (None, None) => return Err("one of --listen-fd, --socket-path and --monitor-fd is missing".into()),
     };
     let port = Port::new(stream, log, monitor, owner)?;
+    replay::confine::confine(replay::confine::Role::Device).map_err(|error| error.to_string())?;
     if let Some(ready) = ready {
         // A parent that does not listen any more will end us by other means.
         let _ = File::from(ready).write_all(b"R");

@@ -27,6 +27,10 @@ pub enum RunError {
     #[error("{0}")]
     Window(#[from] crate::window::WindowError),
     /// The broker's setup is not usable.
+    /// System calls could not be given up.
+    #[error("{0}")]
+    Confine(#[from] replay::confine::ConfineError),
+    /// The setup is not what this process understands.
     #[error("start parameters: {0}")]
     Setup(String),
     /// The host's random numbers could not be read.

@@ -24,6 +24,7 @@ pub fn run(setup_fd: i32) -> Result<(), RunError> {
     let consoles =
         Consoles::new(&setup.machine.uarts, debug, |device| back_ends.get_mut(usize::from(device))?.take());
     let mut machine = Machine::new(&setup, consoles)?;
+    replay::confine::confine(replay::confine::Role::Vcpu)?;
     match setup.mode {
         Mode::Plain | Mode::Record => {
             let mut inputs = Live::new(lane, &setup, &mut machine, host_entropy()?)?;
