@@ -102,16 +102,16 @@ fn between_slow(core: &mut Core) -> Option<Stop> {
 /// Delivers the most urgent of what is pending (SDM 3A table 6-2).
 fn deliver_pending(core: &mut Core) -> Result<(), Triple> {
     if core.take_debug_trap() {
-        return core.deliver_interrupt(vector::DB, Kind::Trap);
+        return deliver_interrupt(core, vector::DB, Kind::Trap);
     }
     let shadow = core.cpu.shadow;
     if shadow != Shadow::MovSs && !core.cpu.nmi_blocked && core.chipset.take_nmi() {
-        return core.deliver_interrupt(vector::NMI, Kind::Nmi);
+        return deliver_interrupt(core, vector::NMI, Kind::Nmi);
     }
     if shadow == Shadow::None && core.cpu.eflags & rflags::IF != 0 && core.chipset.interrupt_pending() {
         let now = core.vtime_now();
         if let Some(vector) = core.chipset.acknowledge(now) {
-            return core.deliver_interrupt(vector, Kind::External);
+            return deliver_interrupt(core, vector, Kind::External);
         }
     }
     Ok(())
@@ -119,8 +119,18 @@ fn deliver_pending(core: &mut Core) -> Result<(), Triple> {
 
 fn fetch_fault(core: &mut Core, fault: Fault) -> Result<bool, Triple> {
     core.cpu.shadow = Shadow::None;
-    core.deliver_exception(fault)?;
+    deliver_exception(core, fault)?;
     Ok(false)
+}
+
+fn deliver_interrupt(core: &mut Core, vector: u8, kind: Kind) -> Result<(), Triple> {
+    core.delivered_icount = Some(core.cpu.icount);
+    core.deliver_interrupt(vector, kind)
+}
+
+fn deliver_exception(core: &mut Core, fault: Fault) -> Result<(), Triple> {
+    core.delivered_icount = Some(core.cpu.icount);
+    core.deliver_exception(fault)
 }
 
 /// Runs a block, or as much of it as the limit allows. True when the caller should look at devices.
@@ -135,7 +145,7 @@ fn run_block(core: &mut Core, block: &Block, limit: u64) -> Result<bool, Triple>
     if alone {
         count = 1;
         if let Err(fault) = core.begin_step() {
-            core.deliver_exception(fault)?;
+            deliver_exception(core, fault)?;
             return Ok(false);
         }
     }
@@ -145,7 +155,7 @@ fn run_block(core: &mut Core, block: &Block, limit: u64) -> Result<bool, Triple>
     core.cpu.icount += done as u64;
     if let Some(fault) = fault {
         core.cpu.rip = core.this_rip(&block.ops[done]);
-        core.deliver_exception(fault)?;
+        deliver_exception(core, fault)?;
         return Ok(core.service);
     }
     let last = &block.ops[done - 1];

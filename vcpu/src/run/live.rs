@@ -6,14 +6,14 @@
 use super::error::RunError;
 use super::inputs::{Flow, Inputs};
 use super::machine::Machine;
-use super::pace::Pace;
+use super::pace::{HostClock, Pace};
 use replay::event::{Event, ShutdownCause, Stamped};
 use replay::lane::{RunState, VcpuEnd, Wake};
 use replay::message::{Control, Inbound, Offer, Outbound, PauseReason};
 use replay::time::{Icount, Vtime};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Instructions between two looks at the attention word: about 50 µs.
 const QUANTUM: u64 = 4096;
@@ -25,6 +25,7 @@ const SLEEP_MAX: Duration = Duration::from_secs(3600);
 /// Inputs from the host.
 pub struct Live {
     lane: VcpuEnd,
+    clock: Box<dyn HostClock>,
     pace: Pace,
     auto: bool,
     sleep: bool,
@@ -38,7 +39,7 @@ pub struct Live {
     last_icount: Option<u64>,
     quanta: u32,
     /// Where the machine went idle and when on the host: being asked things does not make it sleep longer.
-    idle_since: Option<(u64, Vtime, Instant)>,
+    idle_since: Option<(u64, Vtime, Duration)>,
 }
 
 impl Live {
@@ -48,11 +49,13 @@ impl Live {
         setup: &replay::setup::VcpuSetup,
         machine: &mut Machine,
         entropy: [u8; 32],
+        clock: Box<dyn HostClock>,
     ) -> Result<Live, RunError> {
         let interval = setup.digest_interval;
         let mut live = Live {
             lane,
-            pace: Pace::new(0),
+            pace: Pace::new(0, clock.now()),
+            clock,
             auto: setup.machine.clock.auto,
             sleep: setup.machine.clock.sleep,
             digest_interval: interval,
@@ -133,14 +136,14 @@ impl Live {
             if let Some(cause) = self.quit_offered() {
                 return self.end(machine, cause);
             }
-            self.lane.wait_attention(None)?;
+            self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, None)?;
             if self.receive(machine)? == Some(Flow::Leave) {
                 return Ok(Flow::Leave);
             }
         }
         self.idle_since = None;
         self.paused = false;
-        self.pace = Pace::new(machine.icount());
+        self.pace = Pace::new(machine.icount(), self.clock.now());
         self.publish(machine, RunState::Running);
         Ok(Flow::Again)
     }
@@ -208,10 +211,13 @@ impl Live {
     }
 
     /// Sleeps until `ahead` has passed since `start` or the broker wants attention; host time since `start`.
-    fn sleep_until(&mut self, start: Instant, ahead: Duration) -> Result<Duration, RunError> {
+    fn sleep_until(&mut self, start: Duration, ahead: Duration) -> Result<Duration, RunError> {
         loop {
-            let elapsed = Pace::since(start);
-            if elapsed >= ahead || self.lane.wait_attention(Some(ahead - elapsed))? == Wake::Attention {
+            let elapsed = self.clock.now().saturating_sub(start);
+            if elapsed >= ahead {
+                return Ok(elapsed);
+            }
+            if self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, Some(ahead - elapsed))? == Wake::Attention {
                 return Ok(elapsed);
             }
         }
@@ -227,7 +233,7 @@ impl Live {
         }
         if self.auto && self.quanta.is_multiple_of(64) {
             let shift = machine.core.clock.shift();
-            if let Some(shift) = self.pace.better_shift(machine.icount(), shift) {
+            if let Some(shift) = self.pace.better_shift(machine.icount(), shift, self.clock.now()) {
                 self.apply(machine, Event::Rate { shift })?;
             }
         }
@@ -240,6 +246,9 @@ impl Inputs for Live {
         self.publish(machine, RunState::Running);
         if self.receive(machine)? == Some(Flow::Leave) {
             return Ok(Flow::Leave);
+        }
+        if machine.core.between_delivery_and_retirement() {
+            return Ok(Flow::Go);
         }
         if self.paused {
             return self.pause(machine, PauseReason::Stopped);
@@ -274,7 +283,7 @@ impl Inputs for Live {
         self.publish(machine, RunState::Idle);
         let start = match self.idle_since {
             Some((at, vtime, start)) if (at, vtime) == (icount, now) => start,
-            _ => Pace::now(),
+            _ => self.clock.now(),
         };
         self.idle_since = Some((icount, now, start));
         let elapsed = if self.sleep || deadline.is_none() { self.sleep_until(start, ahead)? } else { ahead };
@@ -305,12 +314,13 @@ impl Inputs for Live {
     }
 
     fn stuck(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
-        self.lane.wait_attention(Some(Duration::from_millis(100)))?;
+        self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, Some(Duration::from_millis(100)))?;
         if self.receive(machine)? == Some(Flow::Leave) {
             return Ok(Flow::Leave);
         }
         match self.quit_offered() {
             Some(cause) => self.end(machine, cause),
+            None if self.paused => self.pause(machine, PauseReason::Stopped),
             None => Ok(Flow::Go),
         }
     }
