@@ -79,7 +79,7 @@ impl<'a> Case<'a> {
             Boot { kernel: Some(directory.join("kernel")), initrd: None, cmdline: guest::script(dice) };
         let description = Description {
             ram_bytes: 4 << 20,
-            cpu: CpuChoice { model: "x86-64-v3".to_owned(), features: vec![] },
+            cpu: CpuChoice { model: "x86-64-v3".to_owned(), features: vec![("rdrand".to_owned(), true), ("rdseed".to_owned(), true)] },
             cpu_count: 1,
             boot,
             clock: GuestClock {
@@ -96,7 +96,11 @@ impl<'a> Case<'a> {
             debug_console: Some((0x402, 2)),
             uuid: None,
         };
-        let digest_interval = if dice.one_in(6) { 0 } else { dice.magnitude(12) + 15 };
+        let digest_interval = match dice.below(12) {
+            0 | 1 => 0,
+            2 => 15 + dice.magnitude(8),
+            _ => 250 + dice.magnitude(12),
+        };
         Case { description, digest_interval, directory }
     }
 
@@ -113,6 +117,12 @@ impl<'a> Case<'a> {
 
     /// Records a run.
     pub fn record(&self, fate: Fate, dice: &mut Dice) -> Recorded {
+        let habits = Habits::of_host(dice);
+        self.record_with(habits, fate, dice)
+    }
+
+    /// Records a run with a user of given habits.
+    pub fn record_with(&self, habits: Habits, fate: Fate, dice: &mut Dice) -> Recorded {
         let lines: Vec<Line> = (0..3).map(|_| Line::default()).collect();
         if dice.one_in(30) {
             lines[0].0.borrow_mut().dies_after = Some(dice.below(30) as usize);
@@ -124,7 +134,6 @@ impl<'a> Case<'a> {
         let (broker, vcpu) = lane::pair(None).expect("a lane");
         let paused = dice.one_in(8);
         let core = Core::new(broker, Box::new(journal), Facts::default(), paused);
-        let habits = Habits::of_host(dice);
         let world = Rc::new(RefCell::new(World::new(core, lines.clone(), true, habits, fate, dice)));
         let mut machine = self.machine(&lines);
         let setup = setup(&self.description, Mode::Record, self.digest_interval, paused);

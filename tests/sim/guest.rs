@@ -18,9 +18,9 @@ pub fn image() -> &'static [u8] {
 }
 
 /// Operations that a script may use at any place, as often as they stand here.
-const COMMON: &[u8] = b"cccclhhhiiijpprtoouuggffwwssnmmbbeeddk";
+pub const COMMON: &[u8] = b"cccclhhhiiijpprtoouuggffwwssnmmbbeeddk";
 /// Operations that restart the machine.
-const RESETS: &[u8] = b"ABCD";
+pub const RESETS: &[u8] = b"ABCD";
 /// Operations that end the run in another way than by power-off.
 const ENDS: &[u8] = b"EF";
 

@@ -18,11 +18,10 @@ start:
     cli
     movl $BASE, %ebp
     movl $0x300000, %esp
+    lgdt gdt_pointer-image(%ebp)
+    lidt idt_pointer-image(%ebp)
     movl 16(%ebx), %esi                 # command line: "kernel SCRIPT"
     addl $7, %esi
-    leal gdt-image(%ebp), %eax
-    movl %eax, gdt_pointer-image+2(%ebp)
-    lgdt gdt_pointer-image(%ebp)
     ljmp $8, $(1f - image + BASE)
 1:  movl $0x10, %eax
     movl %eax, %ds
@@ -30,7 +29,6 @@ start:
     movl %eax, %ss
     movl $0x18, %eax
     movl %eax, %fs                      # 16 bytes of `port_data`
-    call set_up_gates
     call set_up_devices
     call skip_done_boots
     sti
@@ -38,10 +36,10 @@ next_operation:
     lodsb
     movzbl %al, %eax
     leal operations-image(%ebp), %edx
-2:  cmpb (%edx), %al
-    je 3f
-    cmpb $0, (%edx)
+2:  cmpb $0, (%edx)
     je finish
+    cmpb (%edx), %al
+    je 3f
     addl $5, %edx
     jmp 2b
 3:  movl 1(%edx), %edx
@@ -68,37 +66,6 @@ mix:
     ret
 
 # ---- set-up ----
-
-# Vectors 0..255 get `unexpected`, then the table's handlers theirs.
-set_up_gates:
-    leal idt-image(%ebp), %edi
-    xorl %ecx, %ecx
-1:  movl $(unexpected - image), %eax
-    call set_gate
-    incl %ecx
-    cmpl $256, %ecx
-    jne 1b
-    leal handlers-image(%ebp), %edx
-2:  movl (%edx), %ecx
-    cmpl $-1, %ecx
-    je 3f
-    movl 4(%edx), %eax
-    call set_gate
-    addl $8, %edx
-    jmp 2b
-3:  movl %edi, idt_pointer-image+2(%ebp)
-    lidt idt_pointer-image(%ebp)
-    ret
-
-# Interrupt gate for vector ecx to offset eax.
-set_gate:
-    addl %ebp, %eax
-    movw %ax, (%edi,%ecx,8)
-    movw $8, 2(%edi,%ecx,8)
-    movw $0x8e00, 4(%edi,%ecx,8)
-    shrl $16, %eax
-    movw %ax, 6(%edi,%ecx,8)
-    ret
 
 # Port writes of the table, then the local APIC's timer, periodic on vector 0x40.
 set_up_devices:
@@ -394,7 +361,7 @@ op_power_button:
 op_timer_period:
     movl sum-image(%ebp), %eax
     andl $0x3fff, %eax
-    addl $2000, %eax
+    addl $8000, %eax
     movl %eax, 0xfee00380
     ret
 
@@ -447,18 +414,9 @@ op_debug_exit:
 
 op_stuck:
     cli
-    movl $(stuck_handler - image), %eax
-    leal idt-image(%ebp), %edi
-    movl $6, %ecx
-    call set_gate
+    movw $(stuck_handler - image), idt-image+6*8(%ebp)
 stuck_handler:
     ud2
-
-.balign 4
-handlers:
-    .long 1, debug_trap - image, 2, nmi - image, 6, invalid_opcode - image, 13, general_protection - image
-    .long 0x21, keyboard_interrupt - image, 0x24, uart_interrupt - image
-    .long 0x40, timer_interrupt - image, 0x50, software_interrupt - image, -1
 
 .macro port_write port, value
     .word \port
@@ -529,10 +487,10 @@ gdt:
     .byte BASE >> 16, 0x93, 0x40, 0
 gdt_pointer:
     .word 31
-    .long 0
+    .long gdt - image + BASE
 idt_pointer:
-    .word 0x7ff
-    .long 0
+    .word 0x51 * 8 - 1
+    .long idt - image + BASE
 port_data:
     .ascii "port data: byte"
     .byte 6
@@ -549,7 +507,27 @@ resume:
 ring:
     .skip 256
 .balign 8
+# 32-bit interrupt gates (SDM 3A 6.11), by vector.
+.macro gates count, handler
+    .rept \count
+    .word \handler - image, 8, 0x8e00, BASE >> 16
+    .endr
+.endm
 idt:
-    .skip 2048
+    gates 1, unexpected
+    gates 1, debug_trap
+    gates 1, nmi
+    gates 3, unexpected
+    gates 1, invalid_opcode
+    gates 6, unexpected
+    gates 1, general_protection
+    gates 0x13, unexpected
+    gates 1, keyboard_interrupt
+    gates 2, unexpected
+    gates 1, uart_interrupt
+    gates 0x1b, unexpected
+    gates 1, timer_interrupt
+    gates 0xf, unexpected
+    gates 1, software_interrupt
 .global sim_guest_end
 sim_guest_end:

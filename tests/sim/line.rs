@@ -20,6 +20,8 @@ pub struct State {
     pub output: Vec<u8>,
     /// What the host has sent and the vCPU has not taken.
     incoming: VecDeque<UsedEntry>,
+    /// A receive left something: the buffers it freed are filled and signalled at once.
+    pub signals: bool,
     /// The vCPU has asked for input.
     pub receives: bool,
     /// The back-end is gone once it has taken this many bytes.
@@ -61,9 +63,10 @@ impl BackEnd for Line {
     }
 
     fn receive(&mut self) -> Result<Vec<UsedEntry>, WindowError> {
-        let incoming = &mut self.0.borrow_mut().incoming;
-        let count = incoming.len().min(ENTRIES_MAX);
-        Ok(incoming.drain(..count).collect())
+        let mut state = self.0.borrow_mut();
+        let count = state.incoming.len().min(ENTRIES_MAX);
+        state.signals = state.incoming.len() > count;
+        Ok(state.incoming.drain(..count).collect())
     }
 
     fn drain(&mut self, _timeout: Duration) -> Result<bool, WindowError> {

@@ -15,12 +15,12 @@ mod world;
 use broker::sequence::ending::End;
 use case::{Case, Outcome, Recorded};
 use dice::Dice;
-use replay::event::Event;
+use replay::event::{Event, ShutdownCause};
 use replay::log::{Ending, Reader, Step};
 use replay::manifest;
 use replay::recording::{Recording, Replace};
 use std::path::Path;
-use world::Fate;
+use world::{Fate, Habits};
 
 const SEEDS: u64 = 2000;
 
@@ -73,6 +73,25 @@ fn every_seed_replays_as_it_was_recorded() {
     }
 }
 
+/// Without disturbance the guest comes to the end of any script: the seeds test more than its first instructions.
+#[test]
+fn the_guest_knows_every_operation() {
+    let directory = directory();
+    for operation in guest::COMMON.iter().chain(guest::RESETS) {
+        let mut dice = Dice::new(7);
+        let mut case = Case::new(directory.path(), &mut dice);
+        case.description.boot.cmdline = format!("{}c", char::from(*operation));
+        case.description.clock.shift = 7;
+        case.description.no_reboot = false;
+        case.description.no_shutdown = false;
+        let recorded = case.record_with(Habits { type_in: 20, ..Habits::quiet() }, Fate::Well, &mut dice);
+        let Outcome { end, outputs, .. } = &recorded.outcome;
+        let name = char::from(*operation);
+        assert_eq!(*end, End::Shutdown(ShutdownCause::GuestShutdown), "operation {name}");
+        assert!(outputs[0].len() >= 9 && !outputs[0].contains(&b'!'), "operation {name}: {outputs:?}");
+    }
+}
+
 fn run_seed(directory: &Path, seed: u64) {
     let mut dice = Dice::new(seed);
     let case = Case::new(directory, &mut dice);
@@ -88,10 +107,14 @@ fn run_seed(directory: &Path, seed: u64) {
     }
     check_order(&recorded);
     let first = check_replay(&case, &recorded, &mut dice);
-    let second = case.replay(&recorded.log, &mut dice).expect("replayed before").0;
-    assert_eq!(first, second, "two replays differ");
-    check_cut(&case, &recorded, &first, &mut dice);
-    check_flip(&case, &recorded, &first, &mut dice);
+    match seed % 3 {
+        0 => check_cut(&case, &recorded, &first, &mut dice),
+        1 => check_flip(&case, &recorded, &first, &mut dice),
+        _ => {
+            let second = case.replay(&recorded.log, &mut dice).expect("replayed before").0;
+            assert_eq!(first, second, "two replays differ");
+        }
+    }
 }
 
 fn dump(log: &[u8]) {
@@ -168,7 +191,12 @@ fn check_flip(case: &Case, recorded: &Recorded, whole: &Outcome, dice: &mut Dice
     let at = dice.below(log.len() as u64) as usize;
     log[at] ^= 1 << dice.below(8);
     let Ok((replayed, ending)) = case.replay(&log, dice) else { return };
-    let Ending::Damaged(damage) = ending else { panic!("byte {at} flipped: {ending}") };
+    let damage = match ending {
+        Ending::Damaged(damage) => damage,
+        // In the torn end of a log that was cut already nothing is used.
+        Ending::Cut { at_offset, .. } if at_offset <= at as u64 && recorded.disk_full => return,
+        Ending::Cut { .. } | Ending::Finished { .. } => panic!("byte {at} flipped: {ending}"),
+    };
     assert!(damage.offset <= at as u64);
     assert!(matches!(replayed.end, End::Failed(_)), "{:?}", replayed.end);
     assert_eq!(replayed.state.icount, damage.from.0);

@@ -40,38 +40,47 @@ pub struct Habits {
     pub reset: u64,
     pub stop: u64,
     pub refused: u64,
+    /// The turn in which the user quits.
+    pub quit_turn: u64,
 }
 
 impl Habits {
     /// Of a recording.
     pub fn of_host(dice: &mut Dice) -> Habits {
+        let quit_turn = if dice.one_in(8) { dice.magnitude(9) } else { 3000 };
         let mut rate = |most: u64| if dice.one_in(2) { 0 } else { 3 + dice.magnitude(most) };
-        Habits {
-            tick: 0,
+        let busy = Habits {
+            quit_turn,
             type_in: rate(8),
             device_input: rate(8),
             nmi: rate(9),
             power_button: rate(9),
             reset: rate(12),
             stop: rate(9),
-            refused: 0,
-        }
-        .ticking(dice)
+            ..Habits::quiet()
+        };
+        busy.ticking(dice)
     }
 
-    /// Of a replay: only what has no effect on the guest.
-    pub fn of_replay(dice: &mut Dice) -> Habits {
-        let stop = if dice.one_in(2) { 0 } else { 3 + dice.magnitude(7) };
-        let quiet = Habits {
-            tick: 0,
+    /// Of a user who does nothing but what a sleeping machine waits for.
+    pub fn quiet() -> Habits {
+        Habits {
+            tick: 1,
             type_in: 0,
             device_input: 0,
             nmi: 0,
             power_button: 0,
             reset: 0,
-            stop,
-            refused: 100,
-        };
+            stop: 0,
+            refused: 0,
+            quit_turn: u64::MAX,
+        }
+    }
+
+    /// Of a replay: only what has no effect on the guest.
+    pub fn of_replay(dice: &mut Dice) -> Habits {
+        let stop = if dice.one_in(2) { 0 } else { 3 + dice.magnitude(7) };
+        let quiet = Habits { stop, refused: 100, ..Habits::quiet() };
         quiet.ticking(dice)
     }
 
@@ -96,7 +105,6 @@ pub struct World {
     resets: u64,
     /// When the fate strikes, in turns.
     fate: (Fate, u64),
-    quit_turn: u64,
     continue_turn: u64,
     /// Queues that were signalled, and the turn in which the broker sees it.
     signalled: Vec<(u64, u16)>,
@@ -120,7 +128,6 @@ impl World {
             typed: 0,
             resets: 0,
             fate: (fate, dice.magnitude(9)),
-            quit_turn: if dice.one_in(8) { dice.magnitude(9) } else { 1500 },
             continue_turn: dice.magnitude(5),
             signalled: vec![],
             end: None,
@@ -219,8 +226,13 @@ impl World {
             self.resets += 1;
             self.core.offer_from_host(Offer::Reset);
         }
-        if self.turns == self.quit_turn {
+        if self.turns == self.habits.quit_turn {
             self.quit();
+        }
+        for (device, line) in self.lines.iter().enumerate() {
+            if std::mem::take(&mut line.0.borrow_mut().signals) {
+                self.signalled.push((self.turns, device as u16));
+            }
         }
         let (seen, unseen) = std::mem::take(&mut self.signalled)
             .into_iter()
@@ -240,7 +252,7 @@ impl World {
 
     fn type_in(&mut self) {
         let device = if self.dice.one_in(5) { 1 } else { 0 };
-        let count = if self.dice.one_in(40) { self.dice.below(20_000) } else { self.dice.magnitude(3) };
+        let count = if self.dice.one_in(300) { self.dice.below(50_000) } else { self.dice.magnitude(3) };
         let bytes: Vec<u8> = (0..count).map(|_| self.dice.next() as u8).collect();
         let is_break = self.dice.one_in(20);
         self.lines[usize::from(device)].type_in(if is_break { b"" } else { &bytes });

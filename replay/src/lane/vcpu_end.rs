@@ -114,7 +114,12 @@ impl VcpuEnd {
         let words = &*self.memory;
         words.vcpu.0.sleeps.store(sleeps, Ordering::SeqCst);
         fence(Ordering::SeqCst);
-        let slept = if done(self)? { Slept::Woken } else { futex_wait(&words.attention.0, 0, timeout) };
+        let slept = match timeout {
+            _ if done(self)? => Slept::Woken,
+            // Only a look: the kernel would take the processor away for some time.
+            Some(Duration::ZERO) => Slept::TimedOut,
+            timeout => futex_wait(&words.attention.0, 0, timeout),
+        };
         words.vcpu.0.sleeps.store(0, Ordering::SeqCst);
         Ok(match slept {
             _ if done(self)? => Wake::Attention,

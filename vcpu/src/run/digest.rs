@@ -1,7 +1,7 @@
 //! Digests of the machine's state, compared between recording and replay.
 
 use crate::core::Core;
-use crate::mem::ram::PAGE_SIZE;
+use crate::mem::ram::{PAGE_SIZE, Ram};
 use replay::codec;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
@@ -13,8 +13,9 @@ pub struct MemoryDigest {
 }
 
 impl MemoryDigest {
-    /// For a RAM that spans `bytes` of guest physical addresses.
-    pub fn new(bytes: u64) -> MemoryDigest {
+    /// For RAM that is new.
+    pub fn new(ram: &Ram) -> MemoryDigest {
+        let bytes = ram.low_end().max(ram.high_end());
         MemoryDigest { pages: vec![0; (bytes / PAGE_SIZE) as usize], sum: 0 }
     }
 

@@ -134,6 +134,7 @@ impl Live {
         self.lane.ring_doorbell()?;
         while self.paused {
             if let Some(cause) = self.quit_offered() {
+                self.fix_time(machine, None)?;
                 return self.end(machine, cause);
             }
             self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, None)?;
@@ -223,13 +224,17 @@ impl Live {
         }
     }
 
+    /// A full UART may have drained: asks the back-ends with waiting input again.
+    fn offer_waiting_again(&mut self) {
+        let again = std::mem::take(&mut self.waiting);
+        self.offers.extend(again.into_iter().map(|device| Offer::DeviceReady { device, queue: 0 }));
+    }
+
     fn periodic(&mut self, machine: &mut Machine) -> Result<(), RunError> {
         self.quanta += 1;
         if self.quanta.is_multiple_of(FLUSH_QUANTA) {
             machine.flush_consoles()?;
-            // A full UART has drained by now: ask its back-end again.
-            let again = std::mem::take(&mut self.waiting);
-            self.offers.extend(again.into_iter().map(|device| Offer::DeviceReady { device, queue: 0 }));
+            self.offer_waiting_again();
         }
         if self.auto && self.quanta.is_multiple_of(64) {
             let shift = machine.core.clock.shift();
@@ -286,6 +291,14 @@ impl Inputs for Live {
             _ => self.clock.now(),
         };
         self.idle_since = Some((icount, now, start));
+        // The guest may wait for nothing but that.
+        self.offer_waiting_again();
+        if !self.offers.is_empty() {
+            let flow = self.apply_offers(machine, None)?;
+            if flow != Flow::Go {
+                return Ok(flow);
+            }
+        }
         let elapsed = if self.sleep || deadline.is_none() { self.sleep_until(start, ahead)? } else { ahead };
         if self.receive(machine)? == Some(Flow::Leave) {
             return Ok(Flow::Leave);

@@ -35,13 +35,12 @@ impl Machine {
     /// Builds a machine at power-on, its kernel loaded.
     pub fn new(setup: &VcpuSetup, consoles: Consoles) -> Result<Machine, RunError> {
         let core = power_on::build(&setup.machine)?;
-        let span = core.mem.ram.low_end().max(core.mem.ram.high_end());
         Ok(Machine {
+            memory_digest: MemoryDigest::new(&core.mem.ram),
             core,
             consoles,
             description: setup.machine.clone(),
             interpreter: Interpreter::default(),
-            memory_digest: MemoryDigest::new(span),
         })
     }
 
@@ -107,7 +106,10 @@ impl Machine {
     /// Restarts the machine as its reset line does, and loads the kernel again.
     pub fn reset(&mut self) -> Result<(), RunError> {
         self.interpreter.forget_blocks();
-        power_on::reset(&mut self.core, &self.description)
+        power_on::reset(&mut self.core, &self.description)?;
+        // RAM is new; hashes of its old pages would make the digest depend on when digests were taken.
+        self.memory_digest = MemoryDigest::new(&self.core.mem.ram);
+        Ok(())
     }
 
     /// Does what the guest asked of the machine since the last call; how it ended itself, if it did.
