@@ -84,7 +84,7 @@ fn the_guest_knows_every_operation() {
         case.description.clock.shift = 7;
         case.description.no_reboot = false;
         case.description.no_shutdown = false;
-        let recorded = case.record_with(Habits { type_in: 20, ..Habits::quiet() }, Fate::Well, &mut dice);
+        let recorded = case.record_with(Habits { type_in: 300, ..Habits::quiet() }, Fate::Well, &mut dice);
         let Outcome { end, outputs, .. } = &recorded.outcome;
         let name = char::from(*operation);
         assert_eq!(*end, End::Shutdown(ShutdownCause::GuestShutdown), "operation {name}");

@@ -252,7 +252,7 @@ impl World {
 
     fn type_in(&mut self) {
         let device = if self.dice.one_in(5) { 1 } else { 0 };
-        let count = if self.dice.one_in(300) { self.dice.below(50_000) } else { self.dice.magnitude(3) };
+        let count = if self.dice.one_in(1000) { self.dice.below(50_000) } else { self.dice.magnitude(3) };
         let bytes: Vec<u8> = (0..count).map(|_| self.dice.next() as u8).collect();
         let is_break = self.dice.one_in(20);
         self.lines[usize::from(device)].type_in(if is_break { b"" } else { &bytes });

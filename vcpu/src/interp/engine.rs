@@ -49,8 +49,10 @@ impl Interpreter {
             if core.cpu.icount >= limit {
                 return Stop::Limit;
             }
-            if let Some(stop) = between(core) {
-                return stop;
+            match between(core) {
+                Between::Execute => {}
+                Between::LookAgain => continue,
+                Between::Stop(stop) => return stop,
             }
             self.cache.drop_stale(core);
             let result = match self.cache.find(core) {
@@ -76,31 +78,41 @@ fn shut_down(core: &mut Core) -> Stop {
     Stop::TripleFault
 }
 
+/// What comes after a look at what is pending between two instructions.
+enum Between {
+    Execute,
+    /// Something was delivered. More may be pending, and no instruction of the handler runs before it: else the
+    /// place of its delivery would depend on where a block ends.
+    LookAgain,
+    Stop(Stop),
+}
+
 /// Delivers traps and interrupts that are due before the next instruction.
 #[inline(always)]
-fn between(core: &mut Core) -> Option<Stop> {
+fn between(core: &mut Core) -> Between {
     let interrupt = core.chipset.interrupt_pending() && core.cpu.eflags & rflags::IF != 0;
     let quiet = core.cpu.activity == Activity::Running
         && core.cpu.debug_pending == 0
         && !interrupt
         && !core.chipset.nmi_pending();
-    if quiet { None } else { between_slow(core) }
+    if quiet { Between::Execute } else { between_slow(core) }
 }
 
 #[inline(never)]
-fn between_slow(core: &mut Core) -> Option<Stop> {
+fn between_slow(core: &mut Core) -> Between {
     if core.cpu.activity == Activity::Shutdown {
-        return Some(Stop::TripleFault);
+        return Between::Stop(Stop::TripleFault);
     }
     match deliver_pending(core) {
-        Err(Triple) => Some(shut_down(core)),
-        Ok(()) if core.cpu.activity == Activity::Halted => Some(Stop::Halted),
-        Ok(()) => None,
+        Err(Triple) => Between::Stop(shut_down(core)),
+        Ok(true) => Between::LookAgain,
+        Ok(false) if core.cpu.activity == Activity::Halted => Between::Stop(Stop::Halted),
+        Ok(false) => Between::Execute,
     }
 }
 
-/// Delivers the most urgent of what is pending (SDM 3A table 6-2).
-fn deliver_pending(core: &mut Core) -> Result<(), Triple> {
+/// Delivers the most urgent of what is pending (SDM 3A table 6-2); false: there is nothing.
+fn deliver_pending(core: &mut Core) -> Result<bool, Triple> {
     if core.take_debug_trap() {
         return deliver_interrupt(core, vector::DB, Kind::Trap);
     }
@@ -114,7 +126,7 @@ fn deliver_pending(core: &mut Core) -> Result<(), Triple> {
             return deliver_interrupt(core, vector, Kind::External);
         }
     }
-    Ok(())
+    Ok(false)
 }
 
 fn fetch_fault(core: &mut Core, fault: Fault) -> Result<bool, Triple> {
@@ -123,9 +135,10 @@ fn fetch_fault(core: &mut Core, fault: Fault) -> Result<bool, Triple> {
     Ok(false)
 }
 
-fn deliver_interrupt(core: &mut Core, vector: u8, kind: Kind) -> Result<(), Triple> {
+fn deliver_interrupt(core: &mut Core, vector: u8, kind: Kind) -> Result<bool, Triple> {
     core.delivered_icount = Some(core.cpu.icount);
-    core.deliver_interrupt(vector, kind)
+    core.deliver_interrupt(vector, kind)?;
+    Ok(true)
 }
 
 fn deliver_exception(core: &mut Core, fault: Fault) -> Result<(), Triple> {
