@@ -5,6 +5,7 @@
 //! from and go to), `hmp` (the monitor).
 
 pub mod cli;
+pub mod demo;
 pub mod demo_guest;
 pub mod exit;
 pub mod hmp;
@@ -22,8 +23,8 @@ pub mod sequence;
 pub mod streams;
 pub mod verify;
 
+use cli::Command;
 use cli::subcommand::Subcommand;
-use cli::{CliError, Command};
 use replay::log::Ending;
 use replay::machine::CpuChoice;
 use replay::recording::Recording;
@@ -63,9 +64,7 @@ fn dispatch(command: Command, arguments: &[String], programs: &Programs) -> Resu
         Command::Sub(subcommand) => subcommand,
     };
     Ok(match subcommand {
-        Subcommand::Record { output, force, options } => {
-            ended(run::record(&output, force, &options, arguments, programs)?)
-        }
+        Subcommand::Record { words, options } => ended(run::record(&words, &options, arguments, programs)?),
         Subcommand::Replay { recording, options } => ended(run::replay(&options, &recording, None, true)?),
         Subcommand::Verify(inspect) => ExitCode::from(verify::verify(&inspect.recording, inspect.json)?),
         Subcommand::Info(words) => {
@@ -80,7 +79,10 @@ fn dispatch(command: Command, arguments: &[String], programs: &Programs) -> Resu
             };
             inspect::dump(&Recording::open(&words.recording)?, &filter, form(words.json), out)
         })?,
-        Subcommand::Demo => return Err(CliError("demo: not supported yet".to_owned()).into()),
+        Subcommand::Demo => {
+            demo::demo()?;
+            ExitCode::SUCCESS
+        }
         Subcommand::Device(words) => {
             logging::init(&logging::LogSettings::default());
             (programs.device)(words)

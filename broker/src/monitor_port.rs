@@ -14,15 +14,15 @@ const OUTPUT_BYTES_MAX: usize = 1 << 20;
 /// Bytes read at a time.
 const READ_BYTES: usize = 4096;
 
-/// How often a stream's monitor begins a conversation.
+/// When a stream's monitor begins a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Greets {
     /// At once.
-    AtStart,
+    Start,
     /// With each client.
-    AtConnect,
+    Connect,
     /// When the user first turns to it.
-    AtFocus,
+    Focus,
 }
 
 /// A monitor on one stream.
@@ -49,14 +49,14 @@ impl MonitorPort {
     /// A monitor on `chardev`, whose device process is at the other end of `socket`; `shared` with a device.
     pub fn new(socket: UnixStream, chardev: &Chardev, shared: bool) -> MonitorPort {
         let (terminal, greets) = match &chardev.backend {
-            Backend::Stdio { .. } => (std::io::stdin().is_terminal(), Greets::AtStart),
-            Backend::Pty => (true, Greets::AtConnect),
-            Backend::Serial { .. } => (true, Greets::AtStart),
+            Backend::Stdio { .. } => (std::io::stdin().is_terminal(), Greets::Start),
+            Backend::Pty => (true, Greets::Connect),
+            Backend::Serial { .. } => (true, Greets::Start),
             // A telnet client leaves the echo to the server.
-            Backend::Socket(socket) => (socket.telnet, Greets::AtConnect),
-            Backend::Null | Backend::File { .. } | Backend::Pipe { .. } => (false, Greets::AtStart),
+            Backend::Socket(socket) => (socket.telnet, Greets::Connect),
+            Backend::Null | Backend::File { .. } | Backend::Pipe { .. } => (false, Greets::Start),
         };
-        let greets = if shared { Greets::AtFocus } else { greets };
+        let greets = if shared { Greets::Focus } else { greets };
         let mut port = MonitorPort {
             socket: Some(socket),
             terminal,
@@ -65,7 +65,7 @@ impl MonitorPort {
             incoming: Vec::new(),
             outgoing: VecDeque::new(),
         };
-        if greets == Greets::AtStart {
+        if greets == Greets::Start {
             port.begin();
         }
         port
@@ -144,8 +144,8 @@ impl MonitorPort {
                 }
                 self.collect();
             }
-            b'C' if self.greets == Greets::AtConnect => self.begin(),
-            b'D' if self.greets == Greets::AtConnect => self.session = None,
+            b'C' if self.greets == Greets::Connect => self.begin(),
+            b'D' if self.greets == Greets::Connect => self.session = None,
             b'F' if payload == [1] && self.session.is_none() => self.begin(),
             b'X' => return Wish::Quit,
             // Connections of a shared stream are the console's; later versions may tell more.

@@ -1,9 +1,11 @@
 //! The flows: run, record, replay, verify. Each checks all it can, then starts the tree and waits for its end.
 
 use crate::Programs;
+use crate::cli::CliError;
 use crate::cli::icount::RecordReplay;
 use crate::cli::options::Options;
-use crate::cli::{CliError, VERSION};
+use crate::cli::subcommand::RecordWords;
+use crate::demo::DemoError;
 use crate::host_clock;
 use crate::images;
 use crate::inspect::InspectError;
@@ -21,7 +23,8 @@ use crate::sequence::core::{Core, Facts};
 use crate::sequence::ending::End;
 use crate::streams::{Stream, Streams};
 use replay::difference::compare_image;
-use replay::log::Ending;
+use replay::event::Event;
+use replay::log::{Ending, Step};
 use replay::machine::Machine;
 use replay::manifest::{FORMAT, Manifest};
 use replay::recording::{Recording, RecordingError, Replace};
@@ -43,6 +46,9 @@ pub enum RunError {
     /// The recording cannot be shown.
     #[error(transparent)]
     Inspect(#[from] InspectError),
+    /// The demo did not succeed.
+    #[error(transparent)]
+    Demo(#[from] DemoError),
     /// The journal cannot be begun.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -54,35 +60,56 @@ pub enum RunError {
     Launch(#[from] LaunchError),
 }
 
+/// How many digests a recording's log holds, as far as it can be read.
+pub fn count_digests(recording: &Recording) -> Result<u64, RecordingError> {
+    let mut reader = recording.open_log()?;
+    let mut count = 0;
+    while let Ok(Step::Event(entry)) = reader.next() {
+        count += u64::from(matches!(entry.stamped.event, Event::Digest { .. }));
+    }
+    Ok(count)
+}
+
 /// Runs, records or replays what a command line in QEMU's grammar describes.
 pub fn command_line(options: &Options, arguments: &[String], programs: &Programs) -> Result<End, RunError> {
     match &options.icount.record_replay {
         None => new_run(options, None, arguments, programs),
-        Some(rr) if rr.record => new_run(options, Some((rr, Replace::Yes)), arguments, programs),
+        Some(rr) if rr.record => {
+            let target = Target { rr, replace: Replace::Yes, digest_interval: DIGEST_INTERVAL };
+            new_run(options, Some(target), arguments, programs)
+        }
         Some(rr) => replay(options, &rr.file, rr.snapshot.as_deref(), false),
     }
 }
 
 /// `reprise record -o DIR …`.
 pub fn record(
-    output: &Path,
-    force: bool,
+    words: &RecordWords,
     options: &Options,
     arguments: &[String],
     programs: &Programs,
 ) -> Result<End, RunError> {
-    let rr = RecordReplay { record: true, file: output.to_owned(), snapshot: None };
-    let replace = if force { Replace::Yes } else { Replace::No };
-    if !force && Recording::open(output).is_ok() {
-        return Err(RecordingError::Exists(output.to_owned()).into());
+    let rr = RecordReplay { record: true, file: words.output.clone(), snapshot: None };
+    if !words.force && Recording::open(&rr.file).is_ok() {
+        return Err(RecordingError::Exists(rr.file).into());
     }
-    new_run(options, Some((&rr, replace)), arguments, programs)
+    let replace = if words.force { Replace::Yes } else { Replace::No };
+    let target = Target { rr: &rr, replace, digest_interval: words.digest_interval };
+    new_run(options, Some(target), arguments, programs)
 }
 
-/// A machine that is made new; recorded if `rr` says so.
+/// Where a run is recorded, and how.
+#[derive(Clone, Copy)]
+struct Target<'a> {
+    rr: &'a RecordReplay,
+    replace: Replace,
+    digest_interval: u64,
+}
+
+/// A machine that is made new; recorded if there is a target.
 fn new_run(
     options: &Options,
-    rr: Option<(&RecordReplay, Replace)>,
+    target: Option<Target<'_>>,
     arguments: &[String],
     programs: &Programs,
 ) -> Result<End, RunError> {
@@ -91,29 +118,29 @@ fn new_run(
     let machine = machine::new_machine(options, &streams, time)?;
     (programs.check_cpu)(&machine.cpu).map_err(|why| CliError(format!("-cpu: {why}")))?;
     images::check(&machine)?;
-    let manifest = rr.map(|(rr, _)| manifest(&machine, rr, time.utc, arguments)).transpose()?;
-    let mode = if rr.is_some() { Mode::Record } else { Mode::Plain };
-    let facts = facts(options, &machine, rr.map(|(rr, _)| (rr, time.utc)), &streams);
+    let manifest = target.map(|target| manifest(&machine, target, time.utc, arguments)).transpose()?;
+    let mode = if target.is_some() { Mode::Record } else { Mode::Plain };
+    let facts = facts(options, &machine, target.map(|target| (target.rr, time.utc)), &streams);
     let plan = Plan {
         machine,
         streams: streams.streams.clone(),
         mode,
         start_paused: options.start_paused,
-        digest_interval: if rr.is_some() { DIGEST_INTERVAL } else { 0 },
+        digest_interval: target.map_or(0, |target| target.digest_interval),
         log: log_settings(options)?,
     };
     warn(options, &streams);
     run(&plan, options, facts, &mut |_| {}, || {
-        let Some(((rr, replace), manifest)) = rr.zip(manifest) else { return Ok(Box::new(Plain)) };
+        let Some((target, manifest)) = target.zip(manifest) else { return Ok(Box::new(Plain)) };
         // Only now, when everything can start, may a recording be replaced.
-        let recording = Recording::create(&rr.file, replace, manifest)?;
+        let recording = Recording::create(&target.rr.file, target.replace, manifest)?;
         Ok(Box::new(Record::create(recording)?))
     })
 }
 
 fn manifest(
     machine: &Machine,
-    rr: &RecordReplay,
+    target: Target<'_>,
     created_unix_s: i64,
     arguments: &[String],
 ) -> Result<Manifest, CliError> {
@@ -121,16 +148,16 @@ fn manifest(
         |option, path: &Option<_>| path.as_deref().map(|path| images::identify(option, path)).transpose();
     Ok(Manifest {
         format: FORMAT,
-        build: VERSION.to_owned(),
+        build: env!("CARGO_PKG_VERSION").to_owned(),
         uuid: uuid::Uuid::new_v4().hyphenated().to_string(),
         created_unix_s,
         machine: machine.clone(),
         command_line: arguments.to_vec(),
         kernel: identify("-kernel", &machine.boot.kernel)?,
         initrd: identify("-initrd", &machine.boot.initrd)?,
-        snapshot_tag: rr.snapshot.clone(),
+        snapshot_tag: target.rr.snapshot.clone(),
         host_cpu_vendor: host_cpu_vendor(),
-        digest_interval: DIGEST_INTERVAL,
+        digest_interval: target.digest_interval,
     })
 }
 
@@ -166,8 +193,10 @@ pub fn replay(options: &Options, path: &Path, snapshot: Option<&str>, show: bool
 pub struct Verified {
     /// How the replay ended.
     pub end: End,
-    /// Instructions that were compared.
+    /// Instructions that were replayed.
     pub icount: u64,
+    /// Digests in the log; all were compared if the end was reached.
+    pub digests: u64,
     /// How the log ends.
     pub ending: Ending,
 }
@@ -179,6 +208,7 @@ pub fn verify(path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Verifie
     let options = Options::default();
     let machine = recorded_machine(&options, &manifest)?;
     let streams = Streams::silent(&machine);
+    let digests = count_digests(&recording)?;
     let journal = Playback::open(recording)?;
     let ending = journal.ending().clone();
     let last = match &ending {
@@ -199,7 +229,7 @@ pub fn verify(path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Verifie
         || Ok(Box::new(journal)),
     )?;
     let icount = if end == End::Replayed { last } else { reached };
-    Ok(Verified { end, icount, ending })
+    Ok(Verified { end, icount, digests, ending })
 }
 
 fn replay_plan(

@@ -42,7 +42,10 @@ fn is_good(verified: &Verified) -> bool {
 fn tell(path: &Path, verified: &Verified, seconds: f64) {
     let path = path.display();
     if is_good(verified) {
-        println!("{path}: verified {} instructions in {seconds:.1} s; {}", verified.icount, verified.ending);
+        let Verified { icount, digests, ending, .. } = verified;
+        println!(
+            "{path}: {icount} instructions replayed in {seconds:.1} s, {digests} digests equal; {ending}"
+        );
     } else if let Some(why) = verified.end.message() {
         eprintln!("reprise: {path}: {why}");
     } else {
@@ -67,6 +70,7 @@ fn report(path: &Path, verified: &Verified, seconds: f64) -> serde_json::Value {
         "recording": path.display().to_string(),
         "ok": is_good(verified),
         "icount": verified.icount,
+        "digests": verified.digests,
         "log": ending,
         "log_detail": verified.ending.to_string(),
         "error": verified.end.message(),
@@ -91,6 +95,7 @@ mod tests {
                 found: "2".to_owned(),
             }),
             icount: 7,
+            digests: 0,
             ending: Ending::Finished { icount: Icount(9) },
         };
         let report = report(Path::new("d"), &verified, 0.5);
@@ -103,7 +108,7 @@ mod tests {
     #[test]
     fn what_is_good() {
         let cut = Ending::Cut { at_offset: 1, last_icount: Icount(9) };
-        assert!(is_good(&Verified { end: End::Replayed, icount: 9, ending: cut.clone() }));
-        assert!(!is_good(&Verified { end: End::Failed("x".to_owned()), icount: 9, ending: cut }));
+        assert!(is_good(&Verified { end: End::Replayed, icount: 9, digests: 0, ending: cut.clone() }));
+        assert!(!is_good(&Verified { end: End::Failed("x".to_owned()), icount: 9, digests: 0, ending: cut }));
     }
 }

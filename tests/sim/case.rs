@@ -12,7 +12,9 @@ use broker::sequence::core::{Core, Facts};
 use broker::sequence::ending::End;
 use replay::lane;
 use replay::log::{Ending, LogError, Reader, Writer, survey};
-use replay::machine::{Boot, Clock as GuestClock, CpuChoice, DeviceChoice, DeviceKind, Machine as Description};
+use replay::machine::{
+    Boot, Clock as GuestClock, CpuChoice, DeviceChoice, DeviceKind, Machine as Description,
+};
 use replay::recording::Recording;
 use replay::setup::{Mode, VcpuSetup};
 use std::cell::RefCell;
@@ -79,7 +81,10 @@ impl<'a> Case<'a> {
             Boot { kernel: Some(directory.join("kernel")), initrd: None, cmdline: guest::script(dice) };
         let description = Description {
             ram_bytes: 4 << 20,
-            cpu: CpuChoice { model: "x86-64-v3".to_owned(), features: vec![("rdrand".to_owned(), true), ("rdseed".to_owned(), true)] },
+            cpu: CpuChoice {
+                model: "x86-64-v3".to_owned(),
+                features: vec![("rdrand".to_owned(), true), ("rdseed".to_owned(), true)],
+            },
             cpu_count: 1,
             boot,
             clock: GuestClock {
@@ -143,7 +148,12 @@ impl<'a> Case<'a> {
         let by_itself = drive(&mut machine, &mut live, &world, dice);
         drop(live);
         let end = self.close(&world, fate);
-        Recorded { outcome: outcome(&mut machine, &lines, end), by_itself, disk_full: disk.is_full(), log: disk.bytes() }
+        Recorded {
+            outcome: outcome(&mut machine, &lines, end),
+            by_itself,
+            disk_full: disk.is_full(),
+            log: disk.bytes(),
+        }
     }
 
     /// What the broker does when the vCPU is gone, unless it is gone itself.
@@ -169,8 +179,7 @@ impl<'a> Case<'a> {
         let paused = dice.one_in(8);
         let core = Core::new(broker, journal, Facts::default(), paused);
         let habits = Habits::of_replay(dice);
-        let world =
-            Rc::new(RefCell::new(World::new(core, lines.clone(), false, habits, Fate::Well, dice)));
+        let world = Rc::new(RefCell::new(World::new(core, lines.clone(), false, habits, Fate::Well, dice)));
         let mut machine = self.machine(&lines);
         let mut inputs = VcpuPlayback::new(vcpu, paused, Box::new(Clock(world.clone())));
         let by_itself = drive(&mut machine, &mut inputs, &world, dice);

@@ -43,6 +43,12 @@ impl Storage for Disk {
         if state.is_full { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 
+    fn overwrite(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let start = offset as usize;
+        self.0.borrow_mut().bytes[start..start + bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    }
+
     fn truncate(&mut self, length: u64) -> io::Result<()> {
         let mut state = self.0.borrow_mut();
         if !state.cuts_back {

@@ -115,7 +115,14 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(core: Core, lines: Vec<Line>, live: bool, habits: Habits, fate: Fate, dice: &mut Dice) -> World {
+    pub fn new(
+        core: Core,
+        lines: Vec<Line>,
+        live: bool,
+        habits: Habits,
+        fate: Fate,
+        dice: &mut Dice,
+    ) -> World {
         let mut dice = dice.fork();
         World {
             core,
@@ -245,8 +252,7 @@ impl World {
 
     fn quit(&mut self) {
         let signal = self.dice.one_in(2);
-        let cause =
-            if signal { ShutdownCause::HostSignal { signal: 15 } } else { ShutdownCause::HostQuit };
+        let cause = if signal { ShutdownCause::HostSignal { signal: 15 } } else { ShutdownCause::HostQuit };
         self.core.ask_to_end(cause, Instant::now());
     }
 

@@ -26,10 +26,8 @@ pub const USAGE: &str = "       \
 pub enum Subcommand {
     /// Record to a directory.
     Record {
-        /// The directory.
-        output: PathBuf,
-        /// Replace a recording that is there.
-        force: bool,
+        /// Where to, and how.
+        words: RecordWords,
         /// The machine.
         options: Box<Options>,
     },
@@ -55,6 +53,20 @@ pub enum Subcommand {
         /// File with its start parameters.
         setup_fd: i32,
     },
+}
+
+/// Words of `record`.
+#[derive(Args, Debug)]
+pub struct RecordWords {
+    /// Directory to make.
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Replace a recording that is there.
+    #[arg(long)]
+    pub force: bool,
+    /// Instructions between two digests of the machine's state; 0 for none.
+    #[arg(long, value_name = "N", default_value_t = crate::run::DIGEST_INTERVAL)]
+    pub digest_interval: u64,
 }
 
 /// Words of `verify` and `info`.
@@ -93,14 +105,7 @@ pub struct LogWords {
 #[command(name = "reprise", disable_help_subcommand = true)]
 enum Words {
     /// Run a machine and record it; options of the machine follow, as QEMU's.
-    Record {
-        /// Directory to make.
-        #[arg(short, long, value_name = "DIR")]
-        output: PathBuf,
-        /// Replace a recording that is there.
-        #[arg(long)]
-        force: bool,
-    },
+    Record(RecordWords),
     /// Replay a recording; options may follow, as QEMU's.
     Replay {
         /// Directory of the recording.
@@ -135,9 +140,9 @@ pub fn parse(args: &[String]) -> Result<Command, CliError> {
         Err(error) => return Err(CliError(one_line(&error.to_string()))),
     };
     let subcommand = match words {
-        Words::Record { output, force } => match machine_options(&args[own..])? {
+        Words::Record(words) => match machine_options(&args[own..])? {
             Err(text) => return Ok(Command::Print(text)),
-            Ok(options) => Subcommand::Record { output, force, options },
+            Ok(options) => Subcommand::Record { words, options },
         },
         Words::Replay { recording } => match machine_options(&args[own..])? {
             Err(text) => return Ok(Command::Print(text)),
@@ -168,9 +173,9 @@ fn count_own_words(name: &str, words: &[String]) -> usize {
     let mut count = 0;
     while let Some(word) = words.get(count) {
         count += match (name, word.as_str()) {
-            ("record", "-o" | "--output") => 2,
+            ("record", "-o" | "--output" | "--digest-interval") => 2,
             ("record", "--force") => 1,
-            ("record", word) if word.starts_with("--output=") => 1,
+            ("record", word) if word.starts_with("--output=") || word.starts_with("--digest-interval=") => 1,
             ("replay", word) if count == 0 && !word.starts_with('-') => 1,
             ("record" | "replay", "--help" | "-h") if count == 0 => 1,
             ("record" | "replay", _) => return count.min(words.len()),
@@ -203,8 +208,9 @@ mod tests {
     #[test]
     fn record_takes_its_words_and_those_of_qemu() {
         for line in ["record -o d --force -m 512 -kernel k", "record --force --output=d -m 512 -kernel k"] {
-            let Ok(Subcommand::Record { output, force, options }) = sub(line) else { panic!("{line}") };
-            assert_eq!((output, force, options.ram_bytes), (PathBuf::from("d"), true, Some(512 << 20)));
+            let Ok(Subcommand::Record { words, options }) = sub(line) else { panic!("{line}") };
+            assert_eq!((words.force, words.digest_interval), (true, 10_000_000));
+            assert_eq!((words.output, options.ram_bytes), (PathBuf::from("d"), Some(512 << 20)));
         }
         assert!(
             sub("record -m 512").unwrap_err().contains("--output"),

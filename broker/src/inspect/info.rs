@@ -10,10 +10,21 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 /// Number of events by kind.
-type Counts = BTreeMap<&'static str, u64>;
+pub type Counts = BTreeMap<&'static str, u64>;
 
-/// Writes a summary. The ending of the log is returned, for the exit status.
-pub fn info(recording: &Recording, form: Form, out: &mut dyn Write) -> Result<Ending, InspectError> {
+/// A log in numbers.
+#[derive(Debug)]
+pub struct Summary {
+    /// Sizes and length.
+    pub survey: Survey,
+    /// Events by kind, as far as the log can be read.
+    pub counts: Counts,
+    /// How the log ends.
+    pub ending: Ending,
+}
+
+/// Reads a whole log.
+pub fn summarize(recording: &Recording) -> Result<Summary, InspectError> {
     let survey = recording.survey_log()?;
     let mut reader = recording.open_log()?;
     let mut counts = Counts::new();
@@ -23,6 +34,12 @@ pub fn info(recording: &Recording, form: Form, out: &mut dyn Write) -> Result<En
             Step::Ended(ending) => break ending,
         }
     };
+    Ok(Summary { survey, counts, ending })
+}
+
+/// Writes a summary. The ending of the log is returned, for the exit status.
+pub fn info(recording: &Recording, form: Form, out: &mut dyn Write) -> Result<Ending, InspectError> {
+    let Summary { survey, counts, ending } = summarize(recording)?;
     match form {
         Form::Text => write_text(recording, &survey, &counts, &ending, out)?,
         Form::Json => writeln!(out, "{:#}", as_json(recording, &survey, &counts, &ending))?,

@@ -6,7 +6,7 @@ mod info;
 
 pub use describe::KINDS;
 pub use dump::{Filter, dump};
-pub use info::info;
+pub use info::{Summary, info, summarize};
 
 use replay::log::{Ending, LogError};
 use replay::recording::RecordingError;

@@ -97,7 +97,8 @@ impl Children {
 
     /// Reaps; says whether any child has ended.
     pub fn reap(&mut self) -> bool {
-        self.members.iter_mut().fold(false, |any, member| member.poll().is_some() || any)
+        let ended = self.members.iter_mut().filter_map(Member::poll).count();
+        ended > 0
     }
 
     /// The vCPU process, once it was started.
@@ -105,9 +106,14 @@ impl Children {
         self.members.iter().find(|member| member.role == Role::Vcpu)
     }
 
-    /// A child by its name.
-    pub fn named(&self, name: &str) -> Option<&Member> {
-        self.members.iter().find(|member| member.name == name)
+    /// How the child with this name ended, if it does so within `timeout`.
+    pub fn wait_named(&mut self, name: &str, timeout: Duration) -> Option<ExitStatus> {
+        let deadline = Instant::now() + timeout;
+        let member = self.members.iter_mut().find(|member| member.name == name)?;
+        while member.poll().is_none() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        member.status
     }
 
     /// Waits until all children of this role have ended; false when `timeout` was too short.

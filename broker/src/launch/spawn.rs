@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 /// What to start.
@@ -26,19 +27,33 @@ pub struct Spawn<'a> {
     pub death_signal: Signal,
 }
 
-/// Signals of the terminal to the whole process group; what they mean is the broker's decision.
-const TERMINAL_SIGNALS: [libc::c_int; 3] = [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP];
+/// Signals that a terminal or `timeout` sends to the whole process group; what they mean is the broker's decision.
+/// A device handles SIGTERM again, because it is its death signal.
+const GROUP_SIGNALS: [libc::c_int; 4] = [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP, libc::SIGTERM];
 
 impl Spawn<'_> {
     /// Starts this program again with these words.
     ///
     /// The caller must be the main thread: a death signal is sent when the thread that forked ends.
     pub fn start(self) -> io::Result<Child> {
-        let mut command = Command::new("/proc/self/exe");
-        command.arg0("reprise").args(&self.arguments).envs(self.environment);
-        if !self.stdio {
+        let stdio = self.stdio;
+        let mut command = self.command();
+        if !stdio {
             command.stdin(Stdio::null()).stdout(Stdio::null());
         }
+        command.spawn()
+    }
+
+    /// As [`Spawn::start`], in another directory and with pipes for its three streams.
+    pub fn start_piped(self, directory: &Path) -> io::Result<Child> {
+        let mut command = self.command();
+        command.current_dir(directory).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn()
+    }
+
+    fn command(self) -> Command {
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0("reprise").args(&self.arguments).envs(self.environment);
         let mut keep: Vec<RawFd> = self.keep.iter().map(AsRawFd::as_raw_fd).collect();
         keep.extend(&self.keep_inherited);
         let parent = nix::unistd::getpid();
@@ -50,13 +65,13 @@ impl Spawn<'_> {
                 return Err(io::Error::from_raw_os_error(libc::ESRCH));
             }
             close_all_but(&keep)?;
-            ignore_terminal_signals();
+            ignore_group_signals();
             Ok(())
         };
         // SAFETY: between fork and exec only system calls are made (prctl, getppid, close_range, fcntl, signal), all
         // async-signal-safe; the closure allocates nothing: `keep` was filled before and an error of a number is plain.
         unsafe { command.pre_exec(before_exec) };
-        command.spawn()
+        command
     }
 }
 
@@ -74,8 +89,8 @@ fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
     Ok(())
 }
 
-fn ignore_terminal_signals() {
-    for signal in TERMINAL_SIGNALS {
+fn ignore_group_signals() {
+    for signal in GROUP_SIGNALS {
         // SAFETY: ignoring a signal runs no code of ours.
         unsafe { libc::signal(signal, libc::SIG_IGN) };
     }

@@ -3,7 +3,7 @@
 //! Device processes first, each on a listening socket of its own to which only we connect; when all are ready, the vCPU
 //! process gets the connected sockets, the lane and the call eventfds.
 
-use super::children::{Children, Member, Role};
+use super::children::{Children, Role};
 use super::signals::Signals;
 use super::spawn::Spawn;
 use super::{HostError, LaunchError, host};
@@ -206,8 +206,7 @@ fn wait_ready(devices: &mut [Device], children: &mut Children, signals: &Signals
         let mut byte = [0];
         if !matches!(device.ready.read(&mut byte), Ok(1)) {
             // It ends by itself, or it was killed.
-            children.wait(Role::Device, Duration::from_millis(100));
-            let status = children.named(&device.name).and_then(Member::status);
+            let status = children.wait_named(&device.name, Duration::from_millis(500));
             let said_why = status.is_some_and(|status| status.code().is_some());
             return Err(LaunchError::Child { name: device.name.clone(), said_why });
         }

@@ -95,8 +95,10 @@ impl Sequence<'_> {
         if let Some(error) = self.core.take_error() {
             return Some(End::Failed(error));
         }
-        if self.children.reap() {
-            return Some(self.child_ended());
+        if self.children.reap()
+            && let Some(end) = self.child_ended()
+        {
+            return Some(end);
         }
         self.core.overdue(Instant::now()).then(|| {
             End::Failed(format!(
@@ -185,30 +187,30 @@ impl Sequence<'_> {
     }
 
     /// A child has ended although nothing ended the run: which, why, and how much of the run can be closed in order.
-    fn child_ended(&mut self) -> End {
+    fn child_ended(&mut self) -> Option<End> {
+        if let Some(cause) = self.core.asked_to_end() {
+            // Part of the end that was asked for; the vCPU's word or its exit completes it.
+            let left = self.children.vcpu().is_some_and(|vcpu| vcpu.status().is_some());
+            return self.attend_lane().or(left.then_some(End::Shutdown(cause)));
+        }
         std::thread::sleep(BLAME_TIME);
+        self.children.reap();
         // It may have ended because the run did.
         if let Some(end) = self.attend_lane() {
-            return end;
+            return Some(end);
         }
-        let vcpu_ended = self.children.vcpu().is_some_and(|vcpu| vcpu.status().is_some());
-        if vcpu_ended && let Some(cause) = self.core.asked_to_end() {
-            return End::Shutdown(cause);
-        }
-        let Some(member) = self.children.first_cause() else {
-            return End::Failed("a process ended".to_owned());
-        };
+        let member = self.children.first_cause()?;
         let said_why =
             member.role == Role::Vcpu && member.status().is_some_and(|status| status.code().is_some());
         let text = format!("{}; the run ends", member.describe_end());
         if said_why && self.core.is_starting() {
             // It could not start, and it has told the user why.
-            return End::FailedAndSaid;
+            return Some(End::FailedAndSaid);
         }
-        if !vcpu_ended {
+        if self.children.vcpu().is_none_or(|vcpu| vcpu.status().is_none()) {
             self.end_after_failure();
         }
-        End::Failed(text)
+        Some(End::Failed(text))
     }
 
     /// Lets the vCPU stamp the end, for the log's sake, if it does so at once.

@@ -208,8 +208,7 @@ impl VcpuEnd {
     }
 
     fn something_there(&self) -> Result<bool, LaneError> {
-        Ok(self.is_raised()?
-            || self.inbound.available(&self.memory.inbound)? > 0)
+        Ok(self.is_raised()? || self.inbound.available(&self.memory.inbound)? > 0)
     }
 
     fn drain_backlog(&mut self) -> Result<(), LaneError> {

@@ -55,11 +55,16 @@ pub fn nop(_: &mut Core, _: &Op) -> Result<(), Fault> {
 
 /// Codes in the hint-NOP space (0F 0D, 0F 18…0F 1F): without their feature they are NOPs, not #UD (SDM 2B, NOP).
 pub fn is_hint(code: Code) -> bool {
-    matches!(
-        code,
-        Endbr64 | Endbr32 | Rdsspd_r32 | Rdsspq_r64 | Cldemote_m8 | Prefetchit0_m8 | Prefetchit1_m8
-    )
+    HINTS.contains(&code)
 }
+
+#[rustfmt::skip]
+const HINTS: &[Code] = &[
+    Endbr64, Endbr32, Rdsspd_r32, Rdsspq_r64, Cldemote_m8, Prefetchit0_m8, Prefetchit1_m8, Prefetchwt1_m8,
+    Bndldx_bnd_mib, Bndmov_bnd_bndm64, Bndmov_bnd_bndm128, Bndcl_bnd_rm32, Bndcl_bnd_rm64,
+    Bndcu_bnd_rm32, Bndcu_bnd_rm64, Bndstx_mib_bnd, Bndmov_bndm64_bnd, Bndmov_bndm128_bnd,
+    Bndmk_bnd_m32, Bndmk_bnd_m64, Bndcn_bnd_rm32, Bndcn_bnd_rm64,
+];
 
 /// UD0, UD1, UD2 and every instruction without a row.
 pub fn undefined(_: &mut Core, _: &Op) -> Result<(), Fault> {
@@ -74,6 +79,10 @@ pub const ROWS: &[Row] = &[
     row(Nop_rm16, nop), row(Nop_rm32, nop), row(Nop_rm64, nop),
     row(Endbr64, nop), row(Endbr32, nop), row(Rdsspd_r32, nop), row(Rdsspq_r64, nop),
     row(Cldemote_m8, nop), row(Prefetchit0_m8, nop), row(Prefetchit1_m8, nop),
+    row(Bndldx_bnd_mib, nop), row(Bndmov_bnd_bndm64, nop), row(Bndmov_bnd_bndm128, nop), row(Bndcl_bnd_rm32, nop),
+    row(Bndcl_bnd_rm64, nop), row(Bndcu_bnd_rm32, nop), row(Bndcu_bnd_rm64, nop), row(Bndstx_mib_bnd, nop),
+    row(Bndmov_bndm64_bnd, nop), row(Bndmov_bndm128_bnd, nop), row(Bndmk_bnd_m32, nop), row(Bndmk_bnd_m64, nop),
+    row(Bndcn_bnd_rm32, nop), row(Bndcn_bnd_rm64, nop),
     row(Ud2, undefined), row(Ud0, undefined),
     row(Ud0_r16_rm16, undefined), row(Ud0_r32_rm32, undefined), row(Ud0_r64_rm64, undefined),
     row(Ud1_r16_rm16, undefined), row(Ud1_r32_rm32, undefined), row(Ud1_r64_rm64, undefined),

@@ -1,7 +1,8 @@
 //! String instructions: MOVS STOS LODS CMPS SCAS with REP.
 //!
 //! A repeated string instruction is one instruction: it is counted once and events never split it. On a
-//! fault the registers show the elements done so far (SDM 2B, REP).
+//! fault the registers show the elements done so far (SDM 2B, REP). The exception is a debug trap, which comes
+//! after an element: then each piece between two traps counts as an instruction.
 
 use super::registers::Reg;
 use super::{Op, Row, opflag, row};
@@ -54,6 +55,16 @@ pub(super) fn repeats(op: &Op) -> bool {
     op.flags & (opflag::REP | opflag::REPNE) != 0
 }
 
+/// A repeated string instruction with 32-bit addresses clears the upper halves of its count, and of the pointers that
+/// it writes in one go, even when it does not complete one element, as Intel CPUs do.
+fn truncate(core: &mut Core, op: &Op, registers: &[usize]) {
+    if repeats(op) && op.address_size == 4 {
+        for &register in registers {
+            core.cpu.data.gpr[register] &= 0xffff_ffff;
+        }
+    }
+}
+
 /// Runs `element` once, or RCX times under REP. It returns how many elements it did (at least one).
 pub(super) fn repeat(
     core: &mut Core,
@@ -63,14 +74,33 @@ pub(super) fn repeat(
     if !repeats(op) {
         return element(core, 1).map(drop);
     }
+    truncate(core, op, &[RCX]);
     loop {
         let left = core.cpu.data.gpr[RCX] & address_mask(op);
         if left == 0 {
             return Ok(());
         }
-        let done = element(core, left)?;
+        let done = element(core, if core.trap_flag { 1 } else { left })?;
         set_register(core, RCX, left - done, op);
+        if left != done && trap_is_due(core) {
+            split(core, op);
+            return Ok(());
+        }
     }
+}
+
+/// A single step or a breakpoint on data: a #DB follows the element that was just done (SDM 3B 17.3.1).
+fn trap_is_due(core: &Core) -> bool {
+    core.trap_flag || core.cpu.debug_pending != 0
+}
+
+/// Ends the instruction in its middle: it goes on with the next element. RF in the image that #DB pushes keeps an
+/// instruction breakpoint from firing again (SDM 3B 17.3.1.1).
+fn split(core: &mut Core, op: &Op) {
+    core.cpu.rip = core.this_rip(op);
+    core.cpu.eflags |= rflags::RF;
+    core.jumped = true;
+    core.leave_block = true;
 }
 
 /// Elements from `gva` to the end of its page, going up.
@@ -84,6 +114,7 @@ fn bulk(core: &Core, op: &Op, limit: u64) -> bool {
 }
 
 fn movs<T: Reg>(core: &mut Core, op: &Op) -> Result<(), Fault> {
+    truncate(core, op, &[RSI, RDI]);
     repeat(core, op, |core, limit| {
         let (from, to) = (source::<T>(core, op)?, target::<T>(core, op, true)?);
         let done = match move_run::<T>(core, op, from, to, limit) {
@@ -118,6 +149,7 @@ fn move_run<T: Word>(core: &mut Core, op: &Op, from: u64, to: u64, limit: u64) -
 
 fn stos<T: Reg>(core: &mut Core, op: &Op) -> Result<(), Fault> {
     let value = T::get(&core.cpu.data, RAX as u8);
+    truncate(core, op, &[RDI]);
     repeat(core, op, |core, limit| {
         let to = target::<T>(core, op, true)?;
         let count = run_length::<T>(to, limit);
@@ -146,34 +178,44 @@ fn lods<T: Reg>(core: &mut Core, op: &Op) -> Result<(), Fault> {
     })
 }
 
-/// Runs a comparing element under REPE/REPNE: stops when ZF says so.
+/// Runs a comparing element under REPE/REPNE: stops when ZF says so. A fault leaves the flags as they were before the
+/// instruction (SDM 2B, REP).
 fn compare(
     core: &mut Core,
     op: &Op,
     mut element: impl FnMut(&mut Core) -> Result<Status, Fault>,
 ) -> Result<(), Fault> {
+    if !repeats(op) {
+        core.cpu.data.status = element(core)?;
+        return Ok(());
+    }
+    truncate(core, op, &[RCX]);
+    let mut flags = core.cpu.data.status;
     loop {
         let left = core.cpu.data.gpr[RCX] & address_mask(op);
-        if repeats(op) && left == 0 {
-            return Ok(());
+        if left == 0 {
+            break;
         }
-        let flags = element(core)?;
-        core.cpu.data.status = flags;
-        if !repeats(op) {
-            return Ok(());
-        }
+        flags = element(core)?;
         set_register(core, RCX, left - 1, op);
-        if flags.has(Status::ZF) != (op.flags & opflag::REP != 0) {
-            return Ok(());
+        if left == 1 || flags.has(Status::ZF) != (op.flags & opflag::REP != 0) {
+            break;
+        }
+        if trap_is_due(core) {
+            split(core, op);
+            break;
         }
     }
+    core.cpu.data.status = flags;
+    Ok(())
 }
 
 fn cmps<T: Reg>(core: &mut Core, op: &Op) -> Result<(), Fault> {
     compare(core, op, |core| {
         let (from, to) = (source::<T>(core, op)?, target::<T>(core, op, false)?);
-        let a = core.read::<T>(from)?;
+        // The second operand is read first: which of two faults is raised depends on it.
         let b = core.read::<T>(to)?;
+        let a = core.read::<T>(from)?;
         advance::<T>(core, RSI, 1, op);
         advance::<T>(core, RDI, 1, op);
         Ok(a.host_sub(b).1)

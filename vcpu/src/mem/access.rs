@@ -6,14 +6,18 @@
 use super::tlb::entry;
 use super::walk::{Access, is_canonical};
 use crate::core::Core;
-use crate::fault::Fault;
+use crate::fault::{Fault, vector};
 use crate::state::{cr0, cr4, rflags};
 
 /// An integer that one access moves.
 pub trait Word: Copy + Default + Eq + 'static {
+    /// Size in bytes.
     const SIZE: u64 = size_of::<Self>() as u64;
+    /// Size in bits.
     const BITS: u32 = 8 * size_of::<Self>() as u32;
+    /// The low bits of `value`.
     fn from_u64(value: u64) -> Self;
+    /// The value, zero-extended.
     fn to_u64(self) -> u64;
 }
 
@@ -131,9 +135,18 @@ impl Core {
         self.write_slow(gva, value, true)
     }
 
+    /// #AC for a misaligned access of user code that asked for it (SDM 3A 6.15). Misaligned accesses always take
+    /// the slow path, so the fast one need not know.
+    fn check_alignment(&self, gva: u64, size: u64, system: bool) -> Result<(), Fault> {
+        let asked = self.cpu.cr0 & cr0::AM != 0 && self.cpu.eflags & rflags::AC != 0 && self.mode.cpl == 3;
+        let misaligned = gva & (size - 1) != 0;
+        if asked && misaligned && !system { Err(Fault::with_code(vector::AC, 0)) } else { Ok(()) }
+    }
+
     #[cold]
     #[inline(never)]
     fn read_slow<T: Word>(&mut self, gva: u64, system: bool) -> Result<T, Fault> {
+        self.check_alignment(gva, T::SIZE, system)?;
         let mut bytes = [0; 8];
         self.read_bytes_as(gva, &mut bytes[..T::SIZE as usize], system)?;
         Ok(T::from_u64(u64::from_le_bytes(bytes)))
@@ -142,6 +155,7 @@ impl Core {
     #[cold]
     #[inline(never)]
     fn write_slow<T: Word>(&mut self, gva: u64, value: T, system: bool) -> Result<(), Fault> {
+        self.check_alignment(gva, T::SIZE, system)?;
         self.write_bytes_as(gva, &value.to_u64().to_le_bytes()[..T::SIZE as usize], system)
     }
 
@@ -167,6 +181,10 @@ impl Core {
 
     fn probe(&mut self, gva: u64, len: u64, access: Access, system: bool) -> Result<(), Fault> {
         let user = self.mode.cpl == 3 && !system;
+        // All bytes must be canonical before any page is looked at.
+        if self.mode.long && !is_canonical(gva.wrapping_add(len.saturating_sub(1))) {
+            return Err(Fault::gp(0));
+        }
         for piece in pieces(gva, len, self.linear_mask()) {
             self.translate(piece.gva, access, user, system)?;
         }
@@ -212,7 +230,7 @@ impl Core {
             }
             self.ram_write(gpa, part);
             if found & entry::FAST_WRITE == 0 && !self.mem.ram.has_code(gpa) {
-                self.cpu.tlb.insert(piece.gva, found | entry::FAST_WRITE, false);
+                self.cpu.tlb.allow_fast_writes(piece.gva);
             }
         }
         if self.watched {

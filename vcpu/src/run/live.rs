@@ -173,13 +173,16 @@ impl Live {
             return self.end(machine, cause);
         }
         let mut changed = false;
-        for offer in std::mem::take(&mut self.offers) {
+        while let Some(offer) = self.offers.pop_front() {
             let Some(event) = self.event_of(machine, offer)? else { continue };
             if !changed {
                 self.fix_time(machine, wake)?;
             }
             self.apply(machine, event)?;
             changed = true;
+            if machine.has_effects() {
+                break;
+            }
         }
         Ok(if changed { Flow::Again } else { Flow::Go })
     }
@@ -211,6 +214,46 @@ impl Live {
         })
     }
 
+    /// Waits in HLT for the next timer or the host.
+    fn wait_idle(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
+        machine.flush_consoles()?;
+        let icount = machine.icount();
+        let now = machine.vtime();
+        let deadline = machine.core.chipset.next_deadline();
+        let ahead = deadline.map_or(SLEEP_MAX, |at| Duration::from_nanos(at.0.saturating_sub(now.0)));
+        self.publish(machine, RunState::Idle);
+        let start = match self.idle_since {
+            Some((at, vtime, start)) if (at, vtime) == (icount, now) => start,
+            _ => self.clock.now(),
+        };
+        self.idle_since = Some((icount, now, start));
+        // The guest may wait for nothing but that.
+        self.offer_waiting_again();
+        if !self.offers.is_empty() {
+            let flow = self.apply_offers(machine, None)?;
+            if flow != Flow::Go {
+                return Ok(flow);
+            }
+        }
+        let elapsed = if self.sleep || deadline.is_none() { self.sleep_until(start, ahead)? } else { ahead };
+        if self.receive(machine)? == Some(Flow::Leave) {
+            return Ok(Flow::Leave);
+        }
+        // Guest time as it would be had it run along with the host's, before the next timer.
+        let last = deadline.map_or(u64::MAX, |at| at.0.saturating_sub(1)).max(now.0);
+        let reached = if self.sleep { now.0.saturating_add(elapsed.as_nanos() as u64) } else { now.0 };
+        if !self.offers.is_empty() {
+            let flow = self.apply_offers(machine, Some(Vtime(reached.min(last))))?;
+            if flow != Flow::Go {
+                return Ok(flow);
+            }
+        }
+        if let (Some(at), false, true) = (deadline, self.paused, elapsed >= ahead) {
+            machine.core.clock.skip_to(icount, at.max(now));
+        }
+        Ok(Flow::Again)
+    }
+
     /// Sleeps until `ahead` has passed since `start` or the broker wants attention; host time since `start`.
     fn sleep_until(&mut self, start: Duration, ahead: Duration) -> Result<Duration, RunError> {
         loop {
@@ -218,7 +261,9 @@ impl Live {
             if elapsed >= ahead {
                 return Ok(elapsed);
             }
-            if self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, Some(ahead - elapsed))? == Wake::Attention {
+            if self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, Some(ahead - elapsed))?
+                == Wake::Attention
+            {
                 return Ok(elapsed);
             }
         }
@@ -280,43 +325,10 @@ impl Inputs for Live {
     }
 
     fn idle(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
-        machine.flush_consoles()?;
-        let icount = machine.icount();
-        let now = machine.vtime();
-        let deadline = machine.core.chipset.next_deadline();
-        let ahead = deadline.map_or(SLEEP_MAX, |at| Duration::from_nanos(at.0.saturating_sub(now.0)));
-        self.publish(machine, RunState::Idle);
-        let start = match self.idle_since {
-            Some((at, vtime, start)) if (at, vtime) == (icount, now) => start,
-            _ => self.clock.now(),
-        };
-        self.idle_since = Some((icount, now, start));
-        // The guest may wait for nothing but that.
-        self.offer_waiting_again();
-        if !self.offers.is_empty() {
-            let flow = self.apply_offers(machine, None)?;
-            if flow != Flow::Go {
-                return Ok(flow);
-            }
-        }
-        let elapsed = if self.sleep || deadline.is_none() { self.sleep_until(start, ahead)? } else { ahead };
-        if self.receive(machine)? == Some(Flow::Leave) {
-            return Ok(Flow::Leave);
-        }
-        // Guest time as it would be had it run along with the host's, before the next timer.
-        let last = deadline.map_or(u64::MAX, |at| at.0.saturating_sub(1)).max(now.0);
-        let reached = if self.sleep { now.0.saturating_add(elapsed.as_nanos() as u64) } else { now.0 };
-        if !self.offers.is_empty() {
-            let flow = self.apply_offers(machine, Some(Vtime(reached.min(last))))?;
-            if flow != Flow::Go {
-                return Ok(flow);
-            }
-        }
-        if let (Some(at), false, true) = (deadline, self.paused, elapsed >= ahead) {
-            self.pace.slept(elapsed);
-            machine.core.clock.skip_to(icount, at.max(now));
-        }
-        Ok(Flow::Again)
+        let entered = self.clock.now();
+        let flow = self.wait_idle(machine)?;
+        self.pace.slept(self.clock.now().saturating_sub(entered));
+        Ok(flow)
     }
 
     fn guest_ended(&mut self, machine: &mut Machine, cause: ShutdownCause) -> Result<Flow, RunError> {

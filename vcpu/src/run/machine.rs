@@ -1,7 +1,7 @@
 //! The guest machine: core, interpreter, consoles, and what happens to it from outside.
 
 use super::consoles::Consoles;
-use super::digest::{self, MemoryDigest};
+use super::digest::{self, RamDigest};
 use super::error::RunError;
 use super::power_on;
 use crate::core::Core;
@@ -10,6 +10,11 @@ use crate::system::entropy::Entropy;
 use replay::event::{Event, ShutdownCause};
 use replay::setup::VcpuSetup;
 use replay::time::Vtime;
+
+/// End of guest physical RAM.
+fn span(core: &Core) -> u64 {
+    core.mem.ram.low_end().max(core.mem.ram.high_end())
+}
 
 /// A seed from journaled bytes: the first 32, zeros after the end of a shorter one.
 fn seed_of(bytes: &[u8]) -> [u8; 32] {
@@ -24,11 +29,16 @@ pub type Digests = (u64, u64);
 
 /// A machine that runs.
 pub struct Machine {
+    /// CPU, memory and chipset.
     pub core: Core,
+    /// Where bytes of UARTs and the debug port go and come from.
     pub consoles: Consoles,
+    /// What the machine was built from.
     pub description: replay::machine::Machine,
     interpreter: Interpreter,
-    memory_digest: MemoryDigest,
+    memory_digest: RamDigest,
+    /// The monitor asked for a reset: what comes of it is decided where the guest's own resets are.
+    reset_asked: bool,
 }
 
 impl Machine {
@@ -36,11 +46,12 @@ impl Machine {
     pub fn new(setup: &VcpuSetup, consoles: Consoles) -> Result<Machine, RunError> {
         let core = power_on::build(&setup.machine)?;
         Ok(Machine {
-            memory_digest: MemoryDigest::new(&core.mem.ram),
+            memory_digest: RamDigest::new(span(&core)),
             core,
             consoles,
             description: setup.machine.clone(),
             interpreter: Interpreter::default(),
+            reset_asked: false,
         })
     }
 
@@ -93,7 +104,7 @@ impl Machine {
             Event::Input(input) => core.chipset.input(input, now),
             Event::PowerButton => core.chipset.press_power_button(now),
             Event::Nmi => core.chipset.raise_nmi(),
-            Event::Reset => self.reset()?,
+            Event::Reset => self.reset_asked = true,
             Event::HostClock { .. } => {}
             Event::Entropy { bytes } => core.entropy = Entropy::new(seed_of(bytes)),
             Event::IdleWake { vtime } => core.clock.skip_to(icount, *vtime),
@@ -107,13 +118,21 @@ impl Machine {
     pub fn reset(&mut self) -> Result<(), RunError> {
         self.interpreter.forget_blocks();
         power_on::reset(&mut self.core, &self.description)?;
-        // RAM is new; hashes of its old pages would make the digest depend on when digests were taken.
-        self.memory_digest = MemoryDigest::new(&self.core.mem.ram);
+        self.memory_digest = RamDigest::new(span(&self.core));
         Ok(())
+    }
+
+    /// Whether `serve_effects` has something to do. An event that leaves something is the last of its batch, in a
+    /// recording as in a replay.
+    pub fn has_effects(&self) -> bool {
+        self.reset_asked || self.core.chipset.has_effects()
     }
 
     /// Does what the guest asked of the machine since the last call; how it ended itself, if it did.
     pub fn serve_effects(&mut self) -> Option<ShutdownCause> {
+        if std::mem::take(&mut self.reset_asked) {
+            return Some(ShutdownCause::GuestReset);
+        }
         if !self.core.chipset.has_effects() {
             return None;
         }

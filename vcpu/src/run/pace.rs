@@ -21,8 +21,12 @@ pub trait HostClock {
     fn now(&self) -> Duration;
 
     /// Sleeps in the lane's way `sleep`, at most for `timeout`.
-    fn wait(&mut self, lane: &mut VcpuEnd, sleep: Sleep, timeout: Option<Duration>)
-    -> Result<Wake, LaneError>;
+    fn wait(
+        &mut self,
+        lane: &mut VcpuEnd,
+        sleep: Sleep,
+        timeout: Option<Duration>,
+    ) -> Result<Wake, LaneError>;
 }
 
 /// The clock and the sleep of this host.

@@ -6,7 +6,7 @@ use super::machine::Machine;
 use super::pace::HostClock;
 use replay::event::{Event, ShutdownCause, Stamped};
 use replay::lane::{RunState, VcpuEnd};
-use replay::message::{Control, Inbound, LogEnding, Outbound, PauseReason};
+use replay::message::{Control, Inbound, Outbound, PauseReason};
 use replay::time::Icount;
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -23,7 +23,7 @@ const FLUSH_QUANTA: u32 = 4;
 enum Next {
     Event(Stamped),
     /// The log holds no more events.
-    End(u64, LogEnding),
+    End(u64),
 }
 
 /// Inputs from the log.
@@ -41,7 +41,15 @@ pub struct Playback {
 impl Playback {
     /// A replay from power-on.
     pub fn new(lane: VcpuEnd, start_paused: bool, clock: Box<dyn HostClock>) -> Playback {
-        Playback { lane, clock, ahead: VecDeque::new(), paused: start_paused, over: false, guest_ended: false, quanta: 0 }
+        Playback {
+            lane,
+            clock,
+            ahead: VecDeque::new(),
+            paused: start_paused,
+            over: false,
+            guest_ended: false,
+            quanta: 0,
+        }
     }
 
     fn publish(&self, machine: &Machine, state: RunState) {
@@ -52,7 +60,7 @@ impl Playback {
     fn take(&mut self, machine: &Machine, message: Inbound) -> Result<Flow, RunError> {
         match message {
             Inbound::Apply(stamped) => self.ahead.push_back(Next::Event(stamped)),
-            Inbound::LogEnds { icount, how } => self.ahead.push_back(Next::End(icount.0, how)),
+            Inbound::LogEnds { icount, .. } => self.ahead.push_back(Next::End(icount.0)),
             Inbound::Control { sequence, control } => {
                 match control {
                     Control::Stop => self.paused = true,
@@ -105,7 +113,7 @@ impl Playback {
     fn next_icount(&self) -> u64 {
         match self.ahead.front() {
             Some(Next::Event(stamped)) => stamped.icount.0,
-            Some(Next::End(icount, _)) => *icount,
+            Some(Next::End(icount)) => *icount,
             None => 0,
         }
     }
@@ -187,7 +195,7 @@ impl Playback {
         Ok(Flow::Go)
     }
 
-    /// An `IdleWake` acts in `idle` unless guest time already is what it says.
+    /// An `IdleWake` waits for the timers before it, unless guest time already is what it says.
     fn must_idle_first(&self, machine: &Machine) -> bool {
         match self.ahead.front() {
             Some(Next::Event(Stamped { event: Event::IdleWake { vtime }, .. })) => {
@@ -207,25 +215,24 @@ impl Playback {
         }
     }
 
-    /// The CPU has work to do at this icount before the log's next entry, which is for the same icount.
-    fn must_run_first(&self, machine: &Machine) -> bool {
-        self.must_idle_first(machine) || self.must_end_here(machine)
-    }
-
     fn apply_due(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
         loop {
             if self.look_ahead(machine)? == Flow::Leave {
                 return Ok(Flow::Leave);
             }
-            if self.next_icount() > machine.icount() || self.must_run_first(machine) {
+            if self.next_icount() > machine.icount() || self.must_end_here(machine) {
                 return Ok(Flow::Go);
+            }
+            // The CPU was still halted when this came, so nothing could be delivered: only time goes on.
+            if self.must_idle_first(machine) {
+                return self.idle(machine);
             }
             let flow = match self.ahead.pop_front() {
                 Some(Next::Event(stamped)) => self.apply(machine, stamped)?,
                 Some(Next::End(..)) => self.pause(machine, PauseReason::EndOfLog)?,
                 None => Flow::Go,
             };
-            if flow == Flow::Leave {
+            if flow == Flow::Leave || machine.has_effects() {
                 return Ok(flow);
             }
         }
@@ -264,10 +271,10 @@ impl Inputs for Playback {
     }
 
     fn limit(&self, machine: &Machine) -> u64 {
-        let next = self.next_icount();
-        // At its limit an engine delivers nothing and does not see that the CPU is halted. One that retires an
-        // instruction here after all is behind the event at the next checkpoint, and has diverged.
-        if self.must_run_first(machine) { machine.icount() + 1 } else { next.min(machine.icount() + QUANTUM) }
+        // At its limit an engine delivers nothing. One that retires an instruction here after all is behind the
+        // event at the next checkpoint, and has diverged.
+        let next = if self.must_end_here(machine) { machine.icount() + 1 } else { self.next_icount() };
+        next.min(machine.icount() + QUANTUM)
     }
 
     /// Never sleeps: guest time jumps to the next timer, or to what the log says.

@@ -19,12 +19,20 @@ use std::sync::Arc;
 
 /// Builds a machine whose next instruction is the kernel's first.
 pub fn build(machine: &Machine) -> Result<Core, RunError> {
+    let mut core = bare(machine)?;
+    let entry = load::load(core.mem.ram.guest_memory(), machine)?;
+    core.mem.ram.note_loaded()?;
+    enter(&mut core, &entry);
+    Ok(core)
+}
+
+/// Builds a machine at power-on with empty RAM: nothing is loaded, the CPU is at its reset vector.
+pub fn bare(machine: &Machine) -> Result<Core, RunError> {
     let model = Model::new(&machine.cpu).map_err(|error| RunError::Model(error.to_string()))?;
     model.check_host().map_err(|error| RunError::Model(error.to_string()))?;
     let chipset = ChipsetConfig::of_machine(machine).map_err(|error| RunError::Setup(error.to_string()))?;
     let ram = Ram::new(machine.ram_bytes)?;
-    let entry = load::load(ram.guest_memory(), machine)?;
-    let mut core = Core {
+    Ok(Core {
         cpu: Cpu::power_on(
             Arc::new(model),
             Box::new(Tlb::new().map_err(RunError::Tlb)?),
@@ -46,9 +54,7 @@ pub fn build(machine: &Machine) -> Result<Core, RunError> {
         delivered_icount: None,
         trap_flag: false,
         mode: Mode::default(),
-    };
-    enter(&mut core, &entry);
-    Ok(core)
+    })
 }
 
 /// Resets a running machine: all but the count of instructions, guest time, the random numbers and what the
@@ -73,6 +79,7 @@ fn enter(core: &mut Core, entry: &Entry) {
     let flat = |selector, attributes| Segment { selector, attributes, limit: u32::MAX, base: 0 };
     cpu.segments = [flat(Entry::DATA_SELECTOR, 0xc093); 6];
     cpu.cr0 = cr0::ET | cr0::NE | cr0::PE;
+    cpu.msr.set_firmware_mtrrs();
     match entry.mode {
         EntryMode::Long64 { rip, rsi, rsp, cr3 } => {
             cpu.segments[seg::CS] = flat(Entry::CODE_SELECTOR, 0xa09b);

@@ -3,12 +3,12 @@
 //! Nothing here touches CPU state: values in, values and exception flags out. `f80` is the register format,
 //! `wide` the working format with 128 bits of significand, the rest are the functions.
 
-pub mod approx;
-pub mod f80;
-pub mod log;
+pub(crate) mod approx;
+pub(crate) mod f80;
+pub(crate) mod log;
 mod series;
-pub mod trig;
-pub mod wide;
+pub(crate) mod trig;
+pub(crate) mod wide;
 
-pub use f80::{Class, F80, Rounding};
-pub use wide::Wide;
+pub(crate) use f80::{Class, F80, Rounding};
+pub(crate) use wide::Wide;

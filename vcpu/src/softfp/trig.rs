@@ -38,7 +38,7 @@ fn reduce(angle: Wide) -> Reduced {
         units = (units << step) % turn;
         shift -= step;
     }
-    let quadrant = (units / QUARTER_PI + 1) / 2;
+    let quadrant = (units / QUARTER_PI).div_ceil(2);
     let centre = quadrant * 2 * QUARTER_PI;
     let (below, distance) = (units < centre, units.abs_diff(centre));
     let rest = Wide::new(below, 127 - 68, distance);

@@ -13,10 +13,10 @@ pub struct Wide {
 pub fn multiply_high(a: u128, b: u128) -> u128 {
     let (a1, a0) = (a >> 64, a & u128::from(u64::MAX));
     let (b1, b0) = (b >> 64, b & u128::from(u64::MAX));
-    let low = a0 * b0 >> 64;
+    let low = (a0 * b0) >> 64;
     let (middle, carry) = (a1 * b0).overflowing_add(low);
     let (middle, carry2) = middle.overflowing_add(a0 * b1);
-    a1 * b1 + (middle >> 64) + (u128::from(carry) + u128::from(carry2) << 64)
+    a1 * b1 + (middle >> 64) + ((u128::from(carry) + u128::from(carry2)) << 64)
 }
 
 impl Wide {

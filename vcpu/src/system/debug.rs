@@ -26,6 +26,7 @@ const DR7_GD: u64 = 1 << 13;
 
 /// DR6 and DR7 after power-on (SDM 3A table 9-1).
 pub const DR6_RESET: u64 = DR6_FIXED;
+/// DR7 after power-on.
 pub const DR7_RESET: u64 = DR7_FIXED;
 
 /// R/W field of DR7 (SDM 3B 17.2.4).
@@ -137,16 +138,17 @@ impl Core {
             return Ok(());
         }
         let base = if self.mode.bits == 64 { 0 } else { self.cpu.segments[crate::state::seg::CS].base };
-        let gva = base.wrapping_add(self.cpu.rip);
+        let gva = base.wrapping_add(self.cpu.rip) & self.code_mask();
         let hit = armed(&self.cpu.dr)
             .filter(|b| b.access == access::EXECUTE && b.address == gva)
             .fold(0, |bits, b| bits | b.bit);
         if hit == 0 { Ok(()) } else { Err(self.debug_fault(hit)) }
     }
 
-    /// After an instruction that ran alone and raised no fault: notes the single-step trap.
+    /// After an instruction that ran alone and raised no fault: notes the single-step trap. MOV SS has none
+    /// (SDM 3A 6.8.3).
     pub fn end_step(&mut self) {
-        if std::mem::take(&mut self.trap_flag) {
+        if std::mem::take(&mut self.trap_flag) && self.cpu.shadow != Shadow::MovSs {
             self.cpu.debug_pending |= DR6_BS;
         }
     }

@@ -47,7 +47,7 @@ pub(super) struct Event {
 impl Event {
     /// Error code that names this event's gate.
     pub fn gate_code(&self) -> u32 {
-        u32::from(self.vector) * 8 | IDT
+        (u32::from(self.vector) << 3) | IDT
     }
 }
 
@@ -188,7 +188,7 @@ impl Core {
         self.with_cpl(target.cpl, |core| {
             for value in &frame[..count] {
                 rsp = rsp.wrapping_sub(8);
-                core.write(rsp, *value).map_err(|fault| core.stack_fault(fault, rsp))?;
+                core.write(rsp, *value).map_err(|fault| core.stack_fault(fault))?;
             }
             Ok(())
         })?;

@@ -6,8 +6,11 @@ use crate::state::{Cpu, Segment, cr0, cr4, efer, rflags, seg};
 
 /// XCR0 state components.
 pub mod xcr0 {
+    /// x87 state.
     pub const X87: u64 = 1 << 0;
+    /// XMM registers and MXCSR.
     pub const SSE: u64 = 1 << 1;
+    /// Upper halves of the YMM registers.
     pub const AVX: u64 = 1 << 2;
 }
 
@@ -46,6 +49,11 @@ impl Core {
     /// #GP(0) unless at CPL 0.
     pub(super) fn require_cpl0(&self) -> Result<(), Fault> {
         if self.mode.cpl == 0 { Ok(()) } else { Err(Fault::gp(0)) }
+    }
+
+    /// Bits of a linear address of code.
+    pub fn code_mask(&self) -> u64 {
+        if self.mode.bits == 64 { u64::MAX } else { 0xffff_ffff }
     }
 
     /// RFLAGS with the status flags at their places.

@@ -32,10 +32,12 @@ pub const ROWS: &[Row] = &[
 fn invlpg(core: &mut Core, op: &Op) -> Result<(), Fault> {
     core.require_cpl0()?;
     let offset = core.effective_offset(op);
-    let mut gva = offset.wrapping_add(core.cpu.ea_base[usize::from(op.segment & 7)]);
-    if !core.mode.long {
-        gva &= 0xffff_ffff;
-    }
+    let gva = if core.mode.bits == 64 {
+        offset.wrapping_add(core.cpu.ea_base[usize::from(op.segment & 7)])
+    } else {
+        offset.wrapping_add(core.cpu.segments[usize::from(op.checked_segment).min(seg::GS)].base)
+            & 0xffff_ffff
+    };
     if is_canonical(gva) {
         core.cpu.tlb.flush_page(gva);
     }
@@ -50,7 +52,7 @@ fn invpcid<const WIDE: bool>(core: &mut Core, op: &Op) -> Result<(), Fault> {
     let kind = if WIDE { raw } else { u64::from(raw as u32) };
     let at = core.operand_address(op)?;
     let mut descriptor = [0; 16];
-    core.read_bytes(at, &mut descriptor).map_err(|fault| core.stack_operand(op, fault, at))?;
+    core.read_bytes(at, &mut descriptor).map_err(|fault| core.refine_fault(op, fault))?;
     let [pcid, address] = [0, 8].map(|from| {
         let bytes = descriptor[from..from + 8].try_into().expect("eight bytes of sixteen");
         u64::from_le_bytes(bytes)

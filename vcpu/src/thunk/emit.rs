@@ -4,6 +4,8 @@
 //! host registers of the same number, runs it, stores what it wrote. Two general registers that the instruction
 //! does not use hold the two pointers; host RSP stays the host's, so guest RSP travels in another register.
 
+#![expect(clippy::useless_conversion, reason = "dynasm! converts register numbers, of whatever type")]
+
 use super::call::Scratch;
 use super::plan::{Plan, Vectors};
 use crate::state::DataRegs;

@@ -18,17 +18,16 @@ mod fpu_control;
 mod masked;
 mod moves;
 mod mxcsr;
-pub mod plan;
+mod plan;
 mod run;
 #[cfg(test)]
 mod tests;
 mod transcendental;
 mod xsave;
 
-pub use call::Scratch;
-
 use crate::isa::{Op, Row, opflag};
 use crate::state::DataRegs;
+use call::Scratch;
 use code_cache::{CodeCache, CodeOffset};
 use emit::Roles;
 use iced_x86::{Encoder, Instruction, InstructionInfoFactory, OpKind, Register};

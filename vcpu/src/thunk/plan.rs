@@ -201,6 +201,7 @@ fn domain(instruction: &Instruction, vex: bool, files: &Files) -> Domain {
     if [CpuidFeature::FPU, CpuidFeature::FPU287, CpuidFeature::FPU387].into_iter().any(has) {
         return Domain::Fpu;
     }
+    // CVTPI2PS and CVTPI2PD from memory leave the x87 state alone, so the features do not name MMX.
     let mmx = files.mmx || has(CpuidFeature::MMX);
     match (mmx, files.vector) {
         (true, true) => Domain::MmxSse,

@@ -5,7 +5,8 @@ use super::super::fpu_control::{environment, set_environment};
 use super::host_x87::{Random, SPECIAL, special};
 use super::{instruction, thunks};
 use crate::state::DataRegs;
-use crate::thunk::{Scratch, Thunks};
+use crate::thunk::Thunks;
+use crate::thunk::call::Scratch;
 
 const FNSTENV32: &[u8] = &[0xd9, 0x30];
 const FNSTENV16: &[u8] = &[0x66, 0xd9, 0x30];
@@ -114,5 +115,29 @@ fn an_mmx_instruction_enters_mmx_mode() {
         native(&mut thunks, &[0x0f, 0x7e, 0xc0], &mut theirs, &[0; 32]); // movd eax, mm0
         fpu::enter_mmx(&mut ours.fx);
         assert_eq!(ours.fx.0[..160], theirs.fx.0[..160]);
+    }
+}
+
+/// The plan says that they need no x87 state: here they run with it all the same.
+#[test]
+fn conversions_from_memory_do_not_enter_mmx_mode() {
+    let mut thunks = thunks();
+    for bytes in [&[0x0f, 0x2a, 0x00][..], &[0x66, 0x0f, 0x2a, 0x00]] {
+        let instruction = instruction(bytes);
+        let mut data = DataRegs::reset();
+        data.mxcsr = 0x1f80;
+        fpu::initialise(&mut data.fx);
+        let mut plan = thunks.native(&instruction).expect("can run natively").1;
+        assert!(!plan.fpu);
+        plan.fpu = true;
+        let roles = super::super::emit::Roles::new(plan.gpr_used).expect("enough registers");
+        let mut placed = super::super::canonical(&instruction);
+        placed.set_memory_base(iced_x86::Register::RAX + u32::from(roles.scratch));
+        let encoding = thunks.encode(&placed).expect("encodes");
+        let code = super::super::emit::emit(&plan, &roles, &encoding[1..1 + usize::from(encoding[0])]);
+        let code = thunks.cache.push(&code.expect("emits")).expect("there is room");
+        super::super::call::enter(&thunks.cache, code, &mut data, &mut thunks.scratch);
+        fpu::commit(&mut data.fx, &thunks.scratch.fx);
+        assert_eq!(fpu::tags(&data.fx), 0, "{bytes:x?}");
     }
 }

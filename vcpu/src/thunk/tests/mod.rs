@@ -2,6 +2,7 @@
 
 mod host_environment;
 mod host_x87;
+mod with_core;
 
 use super::*;
 use crate::isa::Op;
