@@ -37,6 +37,9 @@ pub struct Core {
     pub entropy: crate::system::entropy::Entropy,
     /// RFLAGS.TF when the current instruction began; #DB follows it (system/debug.rs).
     pub trap_flag: bool,
+    /// icount at which an exception or interrupt was last delivered. While it is the CPU's icount, no instruction
+    /// has retired since, and the machine is at no place that an icount names: no event may land.
+    pub delivered_icount: Option<u64>,
     /// Mode facts kept by `mode_changed`.
     pub mode: Mode,
 }
@@ -84,6 +87,12 @@ impl Core {
     pub fn use_device(&mut self) {
         self.leave_block = true;
         self.service = true;
+    }
+
+    /// Something was delivered and no instruction has retired since: an event stamped with this icount would be
+    /// applied before the delivery in a replay.
+    pub fn between_delivery_and_retirement(&self) -> bool {
+        self.delivered_icount == Some(self.cpu.icount)
     }
 
     /// Guest time at the current instruction.

@@ -9,34 +9,54 @@ use replay::recording::Recording;
 use replay::setup::Mode;
 use replay::time::Icount;
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, Read};
 use std::path::Path;
 
 /// Inputs from the log, sent ahead so that the vCPU never waits for them.
-pub struct Playback {
+pub struct Playback<R: Read = BufReader<File>> {
     recording: Recording,
-    reader: Reader<BufReader<File>>,
+    reader: Reader<R>,
     /// How the log ends, known from the start.
     ending: Ending,
     warning: Option<String>,
     sent_all: bool,
 }
 
-impl Playback {
+impl Playback<BufReader<File>> {
     /// Opens a recording and verifies all of its log, so that damage is known before the first instruction.
     ///
     /// A log that is cut or damaged is replayed up to there; [`Journal::take_warning`] says so.
     pub fn open(recording: Recording) -> Result<Playback, JournalError> {
         let ending = recording.survey_log()?.ending;
         let reader = recording.open_log()?;
+        Ok(Playback::with_reader(recording, reader, ending))
+    }
+}
+
+impl<R: Read> Playback<R> {
+    /// Plays a given log, whose survey found `ending`.
+    pub fn with_reader(recording: Recording, reader: Reader<R>, ending: Ending) -> Playback<R> {
         let mut playback = Playback { recording, reader, ending, warning: None, sent_all: false };
         playback.warn();
-        Ok(playback)
+        playback
     }
 
     /// How the log ends.
     pub fn ending(&self) -> &Ending {
         &self.ending
+    }
+
+    /// Sends the next event of the log, or once how the log ends. The End event is sent as `LogEnds`.
+    pub fn send_next(&mut self, lane: &mut BrokerEnd) -> Result<(), JournalError> {
+        if self.sent_all {
+            return Ok(());
+        }
+        let step = self.reader.next();
+        match step.map_err(|source| JournalError::Log { path: self.recording.log_path(), source })? {
+            Step::Event(entry) if entry.stamped.event == Event::End => Ok(()),
+            Step::Event(entry) => Ok(lane.send(&Inbound::Apply(entry.stamped))?),
+            Step::Ended(ending) => self.send_ending(lane, ending),
+        }
     }
 
     fn warn(&mut self) {
@@ -66,7 +86,7 @@ impl Playback {
     }
 }
 
-impl Journal for Playback {
+impl<R: Read> Journal for Playback<R> {
     fn mode(&self) -> Mode {
         Mode::Replay
     }
@@ -75,16 +95,11 @@ impl Journal for Playback {
         Some(self.recording.path())
     }
 
-    /// Keeps the inbound ring more than half full. The End event is sent as `LogEnds`.
+    /// Keeps the inbound ring more than half full.
     fn pump(&mut self, lane: &mut BrokerEnd) -> Result<(), JournalError> {
         lane.pump()?;
         while !self.sent_all && lane.room_bytes()? > RING_BYTES / 2 {
-            let step = self.reader.next();
-            match step.map_err(|source| JournalError::Log { path: self.recording.log_path(), source })? {
-                Step::Event(entry) if entry.stamped.event == Event::End => {}
-                Step::Event(entry) => lane.send(&Inbound::Apply(entry.stamped))?,
-                Step::Ended(ending) => self.send_ending(lane, ending)?,
-            }
+            self.send_next(lane)?;
         }
         if !self.sent_all {
             lane.want_room();

@@ -1,6 +1,6 @@
 //! The broker's end of a lane. Nothing in it blocks.
 
-use super::layout::RING_WORDS;
+use super::layout::{RING_WORDS, SLEEPS_FOR_MESSAGES};
 use super::memory::{Memory, futex_wake};
 use super::ring::{Consumer, Producer};
 use super::{LaneError, RING_BYTES, RunState, Status};
@@ -23,17 +23,24 @@ impl BrokerEnd {
         BrokerEnd { memory, inbound: Producer::default(), journal: Consumer::default() }
     }
 
-    /// Sends a message behind all earlier ones. A vCPU that sleeps is woken; one that runs is not interrupted.
+    /// Sends a message behind all earlier ones. A vCPU that sleeps for messages is woken; one that runs is not
+    /// interrupted, and one that sleeps for attention alone sleeps on.
     pub fn send(&mut self, message: &Inbound) -> Result<(), LaneError> {
+        let is_late = self.backlog_bytes() > 0;
         self.inbound.enqueue(&codec::encode(message))?;
-        self.pump()
+        self.transfer(is_late)
     }
 
     /// Moves messages that waited for space into the ring. Call it whenever the doorbell rang or time passed.
     pub fn pump(&mut self) -> Result<(), LaneError> {
+        self.transfer(self.backlog_bytes() > 0)
+    }
+
+    /// Attention that was raised for a late message was taken before the message was there: it is raised again.
+    fn transfer(&mut self, is_late: bool) -> Result<(), LaneError> {
         if self.inbound.transfer(&self.memory.inbound)? {
             fence(Ordering::SeqCst);
-            if self.memory.vcpu.0.sleeps.load(Ordering::Relaxed) != 0 {
+            if is_late || self.memory.vcpu.0.sleeps.load(Ordering::Relaxed) == SLEEPS_FOR_MESSAGES {
                 self.raise_attention();
             }
         }

@@ -12,6 +12,11 @@ pub const VERSION: u64 = 1;
 /// Size of each ring in 8-byte words: 1 MiB. A power of two.
 pub const RING_WORDS: usize = 1 << 17;
 
+/// A sleep that any message ends.
+pub const SLEEPS_FOR_MESSAGES: u32 = 1;
+/// A sleep that only raised attention ends: the log that is read ahead is no reason to wake.
+pub const SLEEPS_FOR_ATTENTION: u32 = 2;
+
 /// One cache line.
 #[derive(Debug)]
 #[repr(C, align(64))]
@@ -65,7 +70,8 @@ pub struct BrokerWords {
 #[derive(Debug)]
 #[repr(C)]
 pub struct VcpuWords {
-    /// The vCPU sleeps, or is about to, on the attention word.
+    /// The vCPU sleeps, or is about to, on the attention word: [`SLEEPS_FOR_MESSAGES`], [`SLEEPS_FOR_ATTENTION`]
+    /// or 0.
     pub sleeps: AtomicU32,
     /// The vCPU waits for space in the journal ring. Cleared by the broker.
     pub wants_space: AtomicU32,

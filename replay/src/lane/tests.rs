@@ -103,6 +103,34 @@ fn a_sleeping_vcpu_is_woken_by_attention_and_by_a_message() {
 }
 
 #[test]
+fn the_log_read_ahead_does_not_end_a_sleep_for_attention() {
+    let (mut broker, mut vcpu) = pair(None).unwrap();
+    broker.send(&Inbound::Apply(event(0, 10))).unwrap();
+    assert!(!vcpu.take_attention());
+    assert_eq!(vcpu.wait_attention(Some(Duration::from_millis(1))).unwrap(), Wake::TimedOut);
+    assert_eq!(vcpu.wait_message(Some(Duration::from_millis(1))).unwrap(), Wake::Attention);
+}
+
+#[test]
+fn a_message_that_waited_for_room_raises_attention_when_it_comes() {
+    let (mut broker, mut vcpu) = pair(None).unwrap();
+    while broker.backlog_bytes() == 0 {
+        broker.send(&Inbound::Apply(event(0, 60_000))).unwrap();
+    }
+    broker.send(&Inbound::Control { sequence: 1, control: Control::Stop }).unwrap();
+    broker.raise_attention();
+    assert!(vcpu.take_attention());
+    while vcpu.receive().unwrap().is_some() {}
+    broker.pump().unwrap();
+    assert!(vcpu.take_attention(), "nobody else would tell that the rest is there");
+    let mut last = None;
+    while let Some(message) = vcpu.receive().unwrap() {
+        last = Some(message);
+    }
+    assert_eq!(last, Some(Inbound::Control { sequence: 1, control: Control::Stop }));
+}
+
+#[test]
 fn ping_pong_between_sleepers_misses_no_wake() {
     let (mut broker, mut vcpu) = pair(None).unwrap();
     let started = Instant::now();

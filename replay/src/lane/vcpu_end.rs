@@ -1,6 +1,6 @@
 //! The vCPU's end of a lane.
 
-use super::layout::RING_WORDS;
+use super::layout::{RING_WORDS, SLEEPS_FOR_ATTENTION, SLEEPS_FOR_MESSAGES};
 use super::memory::{Memory, Slept, futex_wait};
 use super::ring::{Consumer, Producer};
 use super::{LaneError, RunState, check_header};
@@ -23,11 +23,11 @@ const FULL_SLEEPS_MAX: u32 = 600;
 /// How a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wake {
-    /// Attention is raised or a message is there.
+    /// What was waited for is there.
     Attention,
-    /// Neither, and the time is over.
+    /// It is not, and the time is over.
     TimedOut,
-    /// Neither; a signal arrived. The caller looks at its clock and waits again.
+    /// It is not; a signal arrived. The caller looks at its clock and waits again.
     Interrupted,
 }
 
@@ -94,15 +94,35 @@ impl VcpuEnd {
     /// Sleeps until attention is raised or a message arrives, at most for `timeout`.
     ///
     /// The attention word is left as it is.
+    pub fn wait_message(&mut self, timeout: Option<Duration>) -> Result<Wake, LaneError> {
+        self.wait(SLEEPS_FOR_MESSAGES, VcpuEnd::something_there, timeout)
+    }
+
+    /// Sleeps until attention is raised, at most for `timeout`. Messages that came without it stay in the ring.
+    ///
+    /// The attention word is left as it is.
     pub fn wait_attention(&mut self, timeout: Option<Duration>) -> Result<Wake, LaneError> {
+        self.wait(SLEEPS_FOR_ATTENTION, VcpuEnd::is_raised, timeout)
+    }
+
+    fn wait(
+        &mut self,
+        sleeps: u32,
+        done: fn(&VcpuEnd) -> Result<bool, LaneError>,
+        timeout: Option<Duration>,
+    ) -> Result<Wake, LaneError> {
         let words = &*self.memory;
-        words.vcpu.0.sleeps.store(1, Ordering::SeqCst);
+        words.vcpu.0.sleeps.store(sleeps, Ordering::SeqCst);
         fence(Ordering::SeqCst);
-        let slept =
-            if self.something_there()? { Slept::Woken } else { futex_wait(&words.attention.0, 0, timeout) };
+        let slept = match timeout {
+            _ if done(self)? => Slept::Woken,
+            // Only a look: the kernel would take the processor away for some time.
+            Some(Duration::ZERO) => Slept::TimedOut,
+            timeout => futex_wait(&words.attention.0, 0, timeout),
+        };
         words.vcpu.0.sleeps.store(0, Ordering::SeqCst);
         Ok(match slept {
-            _ if self.something_there()? => Wake::Attention,
+            _ if done(self)? => Wake::Attention,
             Slept::TimedOut => Wake::TimedOut,
             Slept::Woken | Slept::Interrupted => Wake::Interrupted,
         })
@@ -112,6 +132,15 @@ impl VcpuEnd {
     ///
     /// Rings the doorbell first, so that the broker reads on. Attention is taken on the way.
     pub fn wait_inbound(&mut self, timeout: Duration) -> Result<Option<Inbound>, LaneError> {
+        self.wait_inbound_with(timeout, |lane, time| lane.wait_message(Some(time)))
+    }
+
+    /// As [`VcpuEnd::wait_inbound`], sleeping with `sleep`, which does what [`VcpuEnd::wait_message`] does.
+    pub fn wait_inbound_with(
+        &mut self,
+        timeout: Duration,
+        mut sleep: impl FnMut(&mut VcpuEnd, Duration) -> Result<Wake, LaneError>,
+    ) -> Result<Option<Inbound>, LaneError> {
         if let Some(message) = self.receive()? {
             return Ok(Some(message));
         }
@@ -127,7 +156,7 @@ impl VcpuEnd {
                 return Ok(None);
             }
             let slice = left.min(FULL_SLEEP);
-            if self.wait_attention(Some(slice))? == Wake::TimedOut {
+            if sleep(self, slice)? == Wake::TimedOut {
                 left -= slice;
             }
         }
@@ -174,9 +203,12 @@ impl VcpuEnd {
         self.memory.status.0.state.store(state as u32, Ordering::Release);
     }
 
+    fn is_raised(&self) -> Result<bool, LaneError> {
+        Ok(self.memory.attention.0.load(Ordering::SeqCst) != 0)
+    }
+
     fn something_there(&self) -> Result<bool, LaneError> {
-        Ok(self.memory.attention.0.load(Ordering::SeqCst) != 0
-            || self.inbound.available(&self.memory.inbound)? > 0)
+        Ok(self.is_raised()? || self.inbound.available(&self.memory.inbound)? > 0)
     }
 
     fn drain_backlog(&mut self) -> Result<(), LaneError> {

@@ -49,8 +49,10 @@ impl Interpreter {
             if core.cpu.icount >= limit {
                 return Stop::Limit;
             }
-            if let Some(stop) = between(core) {
-                return stop;
+            match between(core) {
+                Between::Execute => {}
+                Between::LookAgain => continue,
+                Between::Stop(stop) => return stop,
             }
             self.cache.drop_stale(core);
             let result = match self.cache.find(core) {
@@ -76,52 +78,73 @@ fn shut_down(core: &mut Core) -> Stop {
     Stop::TripleFault
 }
 
+/// What comes after a look at what is pending between two instructions.
+enum Between {
+    Execute,
+    /// Something was delivered. More may be pending, and no instruction of the handler runs before it: else the
+    /// place of its delivery would depend on where a block ends.
+    LookAgain,
+    Stop(Stop),
+}
+
 /// Delivers traps and interrupts that are due before the next instruction.
 #[inline(always)]
-fn between(core: &mut Core) -> Option<Stop> {
+fn between(core: &mut Core) -> Between {
     let interrupt = core.chipset.interrupt_pending() && core.cpu.eflags & rflags::IF != 0;
     let quiet = core.cpu.activity == Activity::Running
         && core.cpu.debug_pending == 0
         && !interrupt
         && !core.chipset.nmi_pending();
-    if quiet { None } else { between_slow(core) }
+    if quiet { Between::Execute } else { between_slow(core) }
 }
 
 #[inline(never)]
-fn between_slow(core: &mut Core) -> Option<Stop> {
+fn between_slow(core: &mut Core) -> Between {
     if core.cpu.activity == Activity::Shutdown {
-        return Some(Stop::TripleFault);
+        return Between::Stop(Stop::TripleFault);
     }
     match deliver_pending(core) {
-        Err(Triple) => Some(shut_down(core)),
-        Ok(()) if core.cpu.activity == Activity::Halted => Some(Stop::Halted),
-        Ok(()) => None,
+        Err(Triple) => Between::Stop(shut_down(core)),
+        Ok(true) => Between::LookAgain,
+        Ok(false) if core.cpu.activity == Activity::Halted => Between::Stop(Stop::Halted),
+        Ok(false) => Between::Execute,
     }
 }
 
-/// Delivers the most urgent of what is pending (SDM 3A table 6-2).
-fn deliver_pending(core: &mut Core) -> Result<(), Triple> {
+/// Delivers the most urgent of what is pending (SDM 3A table 6-2); false: there is nothing.
+fn deliver_pending(core: &mut Core) -> Result<bool, Triple> {
     if core.take_debug_trap() {
-        return core.deliver_interrupt(vector::DB, Kind::Trap);
+        return deliver_interrupt(core, vector::DB, Kind::Trap);
     }
     let shadow = core.cpu.shadow;
     if shadow != Shadow::MovSs && !core.cpu.nmi_blocked && core.chipset.take_nmi() {
-        return core.deliver_interrupt(vector::NMI, Kind::Nmi);
+        return deliver_interrupt(core, vector::NMI, Kind::Nmi);
     }
     if shadow == Shadow::None && core.cpu.eflags & rflags::IF != 0 && core.chipset.interrupt_pending() {
         let now = core.vtime_now();
         if let Some(vector) = core.chipset.acknowledge(now) {
-            return core.deliver_interrupt(vector, Kind::External);
+            return deliver_interrupt(core, vector, Kind::External);
         }
     }
-    Ok(())
+    Ok(false)
 }
 
 /// An instruction breakpoint comes before the fault of the fetch (SDM 3A table 6-2).
 fn fetch_fault(core: &mut Core, fault: Fault) -> Result<bool, Triple> {
     let fault = core.begin_step().err().unwrap_or(fault);
-    core.deliver_exception(fault)?;
+    deliver_exception(core, fault)?;
     Ok(false)
+}
+
+fn deliver_interrupt(core: &mut Core, vector: u8, kind: Kind) -> Result<bool, Triple> {
+    core.delivered_icount = Some(core.cpu.icount);
+    core.deliver_interrupt(vector, kind)?;
+    Ok(true)
+}
+
+fn deliver_exception(core: &mut Core, fault: Fault) -> Result<(), Triple> {
+    core.delivered_icount = Some(core.cpu.icount);
+    core.deliver_exception(fault)
 }
 
 /// Runs a block, or as much of it as the limit allows. True when the caller should look at devices.
@@ -136,7 +159,7 @@ fn run_block(core: &mut Core, block: &Block, limit: u64) -> Result<bool, Triple>
     if alone {
         count = 1;
         if let Err(fault) = core.begin_step() {
-            core.deliver_exception(fault)?;
+            deliver_exception(core, fault)?;
             return Ok(false);
         }
     }
@@ -153,7 +176,7 @@ fn run_block(core: &mut Core, block: &Block, limit: u64) -> Result<bool, Triple>
     core.cpu.icount += done as u64;
     if let Some(fault) = fault {
         core.cpu.rip = core.this_rip(&block.ops[done]);
-        core.deliver_exception(fault)?;
+        deliver_exception(core, fault)?;
         return Ok(core.service);
     }
     let last = &block.ops[done - 1];

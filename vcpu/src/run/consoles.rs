@@ -2,7 +2,7 @@
 
 use super::error::RunError;
 use crate::chipset::Chipset;
-use crate::window::Console;
+use crate::window::{Console, WindowError};
 use replay::event::{DeviceIndex, Payload, UsedEntry};
 use replay::time::Vtime;
 use std::time::Duration;
@@ -13,10 +13,43 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Room a UART must have before input is taken from its back-end: all that a window can hold.
 const INPUT_ROOM_MIN: usize = 32 << 10;
 
+/// What serves a console: a device process behind its window, or a stand-in inside a test.
+pub trait BackEnd {
+    /// Takes output. Complete for the guest when it returns; host time may pass meanwhile.
+    fn transmit(&mut self, bytes: &[u8]) -> Result<(), WindowError>;
+
+    /// Input since the last call, in order. An entry of length 0 is a break condition.
+    fn receive(&mut self) -> Result<Vec<UsedEntry>, WindowError>;
+
+    /// Waits until the host has taken all output; false: not within `timeout`.
+    fn drain(&mut self, timeout: Duration) -> Result<bool, WindowError>;
+
+    /// Lets input of the host come from here on.
+    fn start_receiving(&mut self) -> Result<(), WindowError>;
+}
+
+impl BackEnd for Console {
+    fn transmit(&mut self, bytes: &[u8]) -> Result<(), WindowError> {
+        Console::transmit(self, bytes)
+    }
+
+    fn receive(&mut self) -> Result<Vec<UsedEntry>, WindowError> {
+        Console::receive(self)
+    }
+
+    fn drain(&mut self, timeout: Duration) -> Result<bool, WindowError> {
+        Console::drain(self, timeout)
+    }
+
+    fn start_receiving(&mut self) -> Result<(), WindowError> {
+        Console::start_receiving(self)
+    }
+}
+
 /// One device process that serves consoles.
 struct Port {
     device: DeviceIndex,
-    back_end: Option<Console>,
+    back_end: Option<Box<dyn BackEnd>>,
 }
 
 /// Console back-ends by UART number; the debug console comes after them.
@@ -31,7 +64,7 @@ impl Consoles {
     pub fn new(
         uarts: &[Option<DeviceIndex>],
         debug: Option<DeviceIndex>,
-        mut open: impl FnMut(DeviceIndex) -> Option<Console>,
+        mut open: impl FnMut(DeviceIndex) -> Option<Box<dyn BackEnd>>,
     ) -> Consoles {
         let mut port = |device: DeviceIndex| Port { device, back_end: open(device) };
         Consoles {

@@ -6,14 +6,14 @@
 use super::error::RunError;
 use super::inputs::{Flow, Inputs};
 use super::machine::Machine;
-use super::pace::Pace;
+use super::pace::{HostClock, Pace};
 use replay::event::{Event, ShutdownCause, Stamped};
 use replay::lane::{RunState, VcpuEnd, Wake};
 use replay::message::{Control, Inbound, Offer, Outbound, PauseReason};
 use replay::time::{Icount, Vtime};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Instructions between two looks at the attention word: about 50 µs.
 const QUANTUM: u64 = 4096;
@@ -25,6 +25,7 @@ const SLEEP_MAX: Duration = Duration::from_secs(3600);
 /// Inputs from the host.
 pub struct Live {
     lane: VcpuEnd,
+    clock: Box<dyn HostClock>,
     pace: Pace,
     auto: bool,
     sleep: bool,
@@ -38,7 +39,7 @@ pub struct Live {
     last_icount: Option<u64>,
     quanta: u32,
     /// Where the machine went idle and when on the host: being asked things does not make it sleep longer.
-    idle_since: Option<(u64, Vtime, Instant)>,
+    idle_since: Option<(u64, Vtime, Duration)>,
 }
 
 impl Live {
@@ -48,11 +49,13 @@ impl Live {
         setup: &replay::setup::VcpuSetup,
         machine: &mut Machine,
         entropy: [u8; 32],
+        clock: Box<dyn HostClock>,
     ) -> Result<Live, RunError> {
         let interval = setup.digest_interval;
         let mut live = Live {
             lane,
-            pace: Pace::new(0),
+            pace: Pace::new(0, clock.now()),
+            clock,
             auto: setup.machine.clock.auto,
             sleep: setup.machine.clock.sleep,
             digest_interval: interval,
@@ -131,16 +134,17 @@ impl Live {
         self.lane.ring_doorbell()?;
         while self.paused {
             if let Some(cause) = self.quit_offered() {
+                self.fix_time(machine, None)?;
                 return self.end(machine, cause);
             }
-            self.lane.wait_attention(None)?;
+            self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, None)?;
             if self.receive(machine)? == Some(Flow::Leave) {
                 return Ok(Flow::Leave);
             }
         }
         self.idle_since = None;
         self.paused = false;
-        self.pace = Pace::new(machine.icount());
+        self.pace = Pace::new(machine.icount(), self.clock.now());
         self.publish(machine, RunState::Running);
         Ok(Flow::Again)
     }
@@ -169,13 +173,16 @@ impl Live {
             return self.end(machine, cause);
         }
         let mut changed = false;
-        for offer in std::mem::take(&mut self.offers) {
+        while let Some(offer) = self.offers.pop_front() {
             let Some(event) = self.event_of(machine, offer)? else { continue };
             if !changed {
                 self.fix_time(machine, wake)?;
             }
             self.apply(machine, event)?;
             changed = true;
+            if machine.has_effects() {
+                break;
+            }
         }
         Ok(if changed { Flow::Again } else { Flow::Go })
     }
@@ -217,9 +224,17 @@ impl Live {
         self.publish(machine, RunState::Idle);
         let start = match self.idle_since {
             Some((at, vtime, start)) if (at, vtime) == (icount, now) => start,
-            _ => Pace::now(),
+            _ => self.clock.now(),
         };
         self.idle_since = Some((icount, now, start));
+        // The guest may wait for nothing but that.
+        self.offer_waiting_again();
+        if !self.offers.is_empty() {
+            let flow = self.apply_offers(machine, None)?;
+            if flow != Flow::Go {
+                return Ok(flow);
+            }
+        }
         let elapsed = if self.sleep || deadline.is_none() { self.sleep_until(start, ahead)? } else { ahead };
         if self.receive(machine)? == Some(Flow::Leave) {
             return Ok(Flow::Leave);
@@ -240,26 +255,35 @@ impl Live {
     }
 
     /// Sleeps until `ahead` has passed since `start` or the broker wants attention; host time since `start`.
-    fn sleep_until(&mut self, start: Instant, ahead: Duration) -> Result<Duration, RunError> {
+    fn sleep_until(&mut self, start: Duration, ahead: Duration) -> Result<Duration, RunError> {
         loop {
-            let elapsed = Pace::since(start);
-            if elapsed >= ahead || self.lane.wait_attention(Some(ahead - elapsed))? == Wake::Attention {
+            let elapsed = self.clock.now().saturating_sub(start);
+            if elapsed >= ahead {
+                return Ok(elapsed);
+            }
+            if self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, Some(ahead - elapsed))?
+                == Wake::Attention
+            {
                 return Ok(elapsed);
             }
         }
+    }
+
+    /// A full UART may have drained: asks the back-ends with waiting input again.
+    fn offer_waiting_again(&mut self) {
+        let again = std::mem::take(&mut self.waiting);
+        self.offers.extend(again.into_iter().map(|device| Offer::DeviceReady { device, queue: 0 }));
     }
 
     fn periodic(&mut self, machine: &mut Machine) -> Result<(), RunError> {
         self.quanta += 1;
         if self.quanta.is_multiple_of(FLUSH_QUANTA) {
             machine.flush_consoles()?;
-            // A full UART has drained by now: ask its back-end again.
-            let again = std::mem::take(&mut self.waiting);
-            self.offers.extend(again.into_iter().map(|device| Offer::DeviceReady { device, queue: 0 }));
+            self.offer_waiting_again();
         }
         if self.auto && self.quanta.is_multiple_of(64) {
             let shift = machine.core.clock.shift();
-            if let Some(shift) = self.pace.better_shift(machine.icount(), shift) {
+            if let Some(shift) = self.pace.better_shift(machine.icount(), shift, self.clock.now()) {
                 self.apply(machine, Event::Rate { shift })?;
             }
         }
@@ -272,6 +296,9 @@ impl Inputs for Live {
         self.publish(machine, RunState::Running);
         if self.receive(machine)? == Some(Flow::Leave) {
             return Ok(Flow::Leave);
+        }
+        if machine.core.between_delivery_and_retirement() {
+            return Ok(Flow::Go);
         }
         if self.paused {
             return self.pause(machine, PauseReason::Stopped);
@@ -298,9 +325,9 @@ impl Inputs for Live {
     }
 
     fn idle(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
-        let entered = Pace::now();
+        let entered = self.clock.now();
         let flow = self.wait_idle(machine)?;
-        self.pace.slept(Pace::since(entered));
+        self.pace.slept(self.clock.now().saturating_sub(entered));
         Ok(flow)
     }
 
@@ -312,12 +339,13 @@ impl Inputs for Live {
     }
 
     fn stuck(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
-        self.lane.wait_attention(Some(Duration::from_millis(100)))?;
+        self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, Some(Duration::from_millis(100)))?;
         if self.receive(machine)? == Some(Flow::Leave) {
             return Ok(Flow::Leave);
         }
         match self.quit_offered() {
             Some(cause) => self.end(machine, cause),
+            None if self.paused => self.pause(machine, PauseReason::Stopped),
             None => Ok(Flow::Go),
         }
     }

@@ -122,6 +122,12 @@ impl Machine {
         Ok(())
     }
 
+    /// Whether `serve_effects` has something to do. An event that leaves something is the last of its batch, in a
+    /// recording as in a replay.
+    pub fn has_effects(&self) -> bool {
+        self.reset_asked || self.core.chipset.has_effects()
+    }
+
     /// Does what the guest asked of the machine since the last call; how it ended itself, if it did.
     pub fn serve_effects(&mut self) -> Option<ShutdownCause> {
         if std::mem::take(&mut self.reset_asked) {

@@ -1,7 +1,8 @@
-//! The host's clock, for pace only: how long an idle machine sleeps, and which rate `shift=auto` picks.
+//! The host's clock and sleep, for pace only: how long an idle machine sleeps, and which rate `shift=auto` picks.
 //!
 //! Invariant: nothing read here reaches the guest but through a journaled event (`IdleWake`, `Rate`).
 
+use replay::lane::{LaneError, VcpuEnd, Wake};
 use std::time::{Duration, Instant};
 
 /// Rates that `shift=auto` may pick: 1 ns … 1024 ns an instruction.
@@ -11,27 +12,62 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// A rate is changed when the other one is nearer by this factor, so that it does not swing to and fro.
 const HYSTERESIS: f64 = 1.2;
 
+/// One of the ways in which a lane sleeps: `VcpuEnd::wait_attention` or `VcpuEnd::wait_message`.
+pub type Sleep = fn(&mut VcpuEnd, Option<Duration>) -> Result<Wake, LaneError>;
+
+/// Host time and the ways to wait in it. A parameter, so that a test can run a machine in a time of its own.
+pub trait HostClock {
+    /// Host time since a fixed point.
+    fn now(&self) -> Duration;
+
+    /// Sleeps in the lane's way `sleep`, at most for `timeout`.
+    fn wait(
+        &mut self,
+        lane: &mut VcpuEnd,
+        sleep: Sleep,
+        timeout: Option<Duration>,
+    ) -> Result<Wake, LaneError>;
+}
+
+/// The clock and the sleep of this host.
+pub struct RealClock {
+    start: Instant,
+}
+
+impl RealClock {
+    /// Starts at zero.
+    #[expect(clippy::new_without_default, reason = "a clock is started, not a value by default")]
+    pub fn new() -> RealClock {
+        RealClock { start: Instant::now() }
+    }
+}
+
+impl HostClock for RealClock {
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    fn wait(
+        &mut self,
+        lane: &mut VcpuEnd,
+        sleep: Sleep,
+        timeout: Option<Duration>,
+    ) -> Result<Wake, LaneError> {
+        sleep(lane, timeout)
+    }
+}
+
 /// Measures the speed of the guest on this host.
 pub struct Pace {
-    since: Instant,
+    since: Duration,
     icount: u64,
     slept: Duration,
 }
 
 impl Pace {
-    /// Starts measuring at `icount`.
-    pub fn new(icount: u64) -> Pace {
-        Pace { since: Instant::now(), icount, slept: Duration::ZERO }
-    }
-
-    /// Host time since `start`.
-    pub fn since(start: Instant) -> Duration {
-        start.elapsed()
-    }
-
-    /// The host's clock now.
-    pub fn now() -> Instant {
-        Instant::now()
+    /// Starts measuring at `icount`, at host time `now`.
+    pub fn new(icount: u64, now: Duration) -> Pace {
+        Pace { since: now, icount, slept: Duration::ZERO }
     }
 
     /// Notes that the machine slept on the host.
@@ -40,14 +76,14 @@ impl Pace {
     }
 
     /// The rate that follows the host's speed, when it is time to look and it is another than `shift`.
-    pub fn better_shift(&mut self, icount: u64, shift: u8) -> Option<u8> {
-        let elapsed = self.since.elapsed();
+    pub fn better_shift(&mut self, icount: u64, shift: u8, now: Duration) -> Option<u8> {
+        let elapsed = now.saturating_sub(self.since);
         if elapsed < LOOK_INTERVAL {
             return None;
         }
         let executed = icount - self.icount;
         let busy = elapsed.saturating_sub(self.slept);
-        *self = Pace::new(icount);
+        *self = Pace::new(icount, now);
         // Too few instructions say nothing about speed.
         if executed < 100_000 {
             return None;

@@ -3,6 +3,7 @@
 use super::error::RunError;
 use super::inputs::{Flow, Inputs};
 use super::machine::Machine;
+use super::pace::HostClock;
 use replay::event::{Event, ShutdownCause, Stamped};
 use replay::lane::{RunState, VcpuEnd};
 use replay::message::{Control, Inbound, Outbound, PauseReason};
@@ -28,16 +29,27 @@ enum Next {
 /// Inputs from the log.
 pub struct Playback {
     lane: VcpuEnd,
+    clock: Box<dyn HostClock>,
     ahead: VecDeque<Next>,
     paused: bool,
     over: bool,
+    /// The guest has ended itself as recorded: what is left in the log is its end.
+    guest_ended: bool,
     quanta: u32,
 }
 
 impl Playback {
     /// A replay from power-on.
-    pub fn new(lane: VcpuEnd, start_paused: bool) -> Playback {
-        Playback { lane, ahead: VecDeque::new(), paused: start_paused, over: false, quanta: 0 }
+    pub fn new(lane: VcpuEnd, start_paused: bool, clock: Box<dyn HostClock>) -> Playback {
+        Playback {
+            lane,
+            clock,
+            ahead: VecDeque::new(),
+            paused: start_paused,
+            over: false,
+            guest_ended: false,
+            quanta: 0,
+        }
     }
 
     fn publish(&self, machine: &Machine, state: RunState) {
@@ -85,7 +97,9 @@ impl Playback {
     /// Makes sure that the next event is known; `Leave` when told to go meanwhile.
     fn look_ahead(&mut self, machine: &Machine) -> Result<Flow, RunError> {
         while self.ahead.is_empty() {
-            let Some(message) = self.lane.wait_inbound(EVENT_TIMEOUT)? else {
+            let clock = &mut self.clock;
+            let sleep = |lane: &mut VcpuEnd, time| clock.wait(lane, VcpuEnd::wait_message, Some(time));
+            let Some(message) = self.lane.wait_inbound_with(EVENT_TIMEOUT, sleep)? else {
                 let seconds = EVENT_TIMEOUT.as_secs();
                 return Err(RunError::NoEvents { seconds, icount: machine.icount() });
             };
@@ -114,7 +128,7 @@ impl Playback {
         self.lane.send(&Outbound::Paused { icount: Icount(machine.icount()), reason })?;
         self.lane.ring_doorbell()?;
         while self.paused || self.over {
-            self.lane.wait_attention(None)?;
+            self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, None)?;
             if self.receive(machine)? == Flow::Leave {
                 return Ok(Flow::Leave);
             }
@@ -150,10 +164,7 @@ impl Playback {
         match stamped.event {
             Event::Digest { registers, memory } => self.compare(machine, registers, memory),
             Event::Shutdown { cause } if from_host(cause) => Ok(Flow::Go),
-            Event::Shutdown { cause } => {
-                let expected = format!("the guest ends with {cause:?}");
-                self.diverged(machine, "end of the run", expected, "the guest runs on".into())
-            }
+            Event::Shutdown { .. } => unreachable!("`guest_ended` takes it, or the place is wrong"),
             Event::End => Ok(Flow::Go),
             event => {
                 machine.apply(&event)?;
@@ -194,12 +205,22 @@ impl Playback {
         }
     }
 
+    /// The guest is to end itself here: what it does now it does before it retires another instruction.
+    fn must_end_here(&self, machine: &Machine) -> bool {
+        match self.ahead.front() {
+            Some(Next::Event(Stamped { icount, event: Event::Shutdown { cause } })) => {
+                icount.0 == machine.icount() && !from_host(*cause)
+            }
+            _ => false,
+        }
+    }
+
     fn apply_due(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
         loop {
             if self.look_ahead(machine)? == Flow::Leave {
                 return Ok(Flow::Leave);
             }
-            if self.next_icount() > machine.icount() {
+            if self.next_icount() > machine.icount() || self.must_end_here(machine) {
                 return Ok(Flow::Go);
             }
             // The CPU was still halted when this came, so nothing could be delivered: only time goes on.
@@ -211,7 +232,7 @@ impl Playback {
                 Some(Next::End(..)) => self.pause(machine, PauseReason::EndOfLog)?,
                 None => Flow::Go,
             };
-            if flow == Flow::Leave {
+            if flow == Flow::Leave || machine.has_effects() {
                 return Ok(flow);
             }
         }
@@ -240,6 +261,9 @@ impl Inputs for Playback {
         if self.receive(machine)? == Flow::Leave {
             return Ok(Flow::Leave);
         }
+        if machine.core.between_delivery_and_retirement() && !self.guest_ended {
+            return Ok(Flow::Go);
+        }
         if self.paused {
             return self.pause(machine, PauseReason::Stopped);
         }
@@ -247,7 +271,10 @@ impl Inputs for Playback {
     }
 
     fn limit(&self, machine: &Machine) -> u64 {
-        self.next_icount().min(machine.icount() + QUANTUM)
+        // At its limit an engine delivers nothing. One that retires an instruction here after all is behind the
+        // event at the next checkpoint, and has diverged.
+        let next = if self.must_end_here(machine) { machine.icount() + 1 } else { self.next_icount() };
+        next.min(machine.icount() + QUANTUM)
     }
 
     /// Never sleeps: guest time jumps to the next timer, or to what the log says.
@@ -283,6 +310,10 @@ impl Inputs for Playback {
     }
 
     fn guest_ended(&mut self, machine: &mut Machine, cause: ShutdownCause) -> Result<Flow, RunError> {
+        if machine.description.no_shutdown && cause == ShutdownCause::GuestShutdown {
+            // The recording paused here, without an event; what the user did then comes next.
+            return Ok(Flow::Again);
+        }
         if self.look_ahead(machine)? == Flow::Leave {
             return Ok(Flow::Leave);
         }
@@ -290,6 +321,7 @@ impl Inputs for Playback {
             Some(Next::Event(Stamped { icount, event: Event::Shutdown { cause: recorded } }))
                 if icount.0 == machine.icount() && recorded == cause =>
             {
+                self.guest_ended = true;
                 Ok(Flow::Again)
             }
             Some(Next::Event(other)) => {
@@ -301,8 +333,9 @@ impl Inputs for Playback {
         }
     }
 
-    fn stuck(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
-        self.pause(machine, PauseReason::EndOfLog)
+    /// The log goes on behind this icount, so the recording went on: with patience, this run does too.
+    fn stuck(&mut self, _machine: &mut Machine) -> Result<Flow, RunError> {
+        Ok(Flow::Go)
     }
 }
 
@@ -314,6 +347,10 @@ impl Playback {
             Some(Next::Event(stamped)) if stamped.icount.0 > machine.icount() => {
                 let expected = format!("{:?} at icount {}", stamped.event, stamped.icount);
                 self.diverged(machine, "progress", expected, "the CPU is halted for ever".into())
+            }
+            Some(Next::Event(Stamped { event: Event::Shutdown { cause }, .. })) if !from_host(*cause) => {
+                let expected = format!("the guest ends with {cause:?}");
+                self.diverged(machine, "end of the run", expected, "the CPU is halted for ever".into())
             }
             _ => Ok(Flow::Again),
         }

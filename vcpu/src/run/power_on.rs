@@ -51,6 +51,7 @@ pub fn bare(machine: &Machine) -> Result<Core, RunError> {
         fast: FastMasks::default(),
         watched: false,
         jumped: false,
+        delivered_icount: None,
         trap_flag: false,
         mode: Mode::default(),
     })
@@ -62,6 +63,7 @@ pub fn reset(core: &mut Core, machine: &Machine) -> Result<(), RunError> {
     let mut fresh = build(machine)?;
     fresh.cpu.icount = core.cpu.icount;
     fresh.clock = core.clock;
+    fresh.delivered_icount = core.delivered_icount;
     std::mem::swap(&mut fresh.entropy, &mut core.entropy);
     std::mem::swap(&mut fresh.chipset, &mut core.chipset);
     fresh.chipset.reset(fresh.clock.at(fresh.cpu.icount));

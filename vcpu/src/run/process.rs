@@ -1,10 +1,11 @@
 //! `reprise vcpu`: takes its setup, connects, runs the machine, ends.
 
-use super::consoles::Consoles;
+use super::consoles::{BackEnd, Consoles};
 use super::error::RunError;
 use super::inputs::{Flow, Inputs};
 use super::live::Live;
 use super::machine::Machine;
+use super::pace::RealClock;
 use super::playback::Playback;
 use crate::interp::Stop;
 use crate::window::Console;
@@ -23,14 +24,15 @@ pub fn run(setup_fd: i32) -> Result<(), RunError> {
     let debug = setup.machine.debug_console.map(|(_, device)| device);
     let consoles =
         Consoles::new(&setup.machine.uarts, debug, |device| back_ends.get_mut(usize::from(device))?.take());
+    let clock = Box::new(RealClock::new());
     let mut machine = Machine::new(&setup, consoles)?;
     replay::confine::confine(replay::confine::Role::Vcpu)?;
     match setup.mode {
         Mode::Plain | Mode::Record => {
-            let mut inputs = Live::new(lane, &setup, &mut machine, host_entropy()?)?;
+            let mut inputs = Live::new(lane, &setup, &mut machine, host_entropy()?, clock)?;
             run_machine(&mut machine, &mut inputs)
         }
-        Mode::Replay => run_machine(&mut machine, &mut Playback::new(lane, setup.start_paused)),
+        Mode::Replay => run_machine(&mut machine, &mut Playback::new(lane, setup.start_paused, clock)),
     }
 }
 
@@ -85,12 +87,12 @@ fn read_setup(fd: i32) -> Result<VcpuSetup, RunError> {
     serde_json::from_str(&text).map_err(|error| RunError::Setup(error.to_string()))
 }
 
-fn connect(setup: &VcpuSetup) -> Result<Vec<Option<Console>>, RunError> {
+fn connect(setup: &VcpuSetup) -> Result<Vec<Option<Box<dyn BackEnd>>>, RunError> {
     let names = setup.machine.devices.iter().map(|device| device.id.as_str());
     names.zip(&setup.devices).map(|(name, fds)| connect_console(name, fds)).collect()
 }
 
-fn connect_console(name: &str, fds: &DeviceFds) -> Result<Option<Console>, RunError> {
+fn connect_console(name: &str, fds: &DeviceFds) -> Result<Option<Box<dyn BackEnd>>, RunError> {
     let Some(socket) = fds.socket_fd else { return Ok(None) };
     let &[receive, transmit] = fds.call_fds.as_slice() else {
         return Err(RunError::Setup(format!(
@@ -99,7 +101,7 @@ fn connect_console(name: &str, fds: &DeviceFds) -> Result<Option<Console>, RunEr
         )));
     };
     let calls = [inherited(receive)?, inherited(transmit)?];
-    Ok(Some(Console::connect(UnixStream::from(inherited(socket)?), calls, name)?))
+    Ok(Some(Box::new(Console::connect(UnixStream::from(inherited(socket)?), calls, name)?)))
 }
 
 fn host_entropy() -> Result<[u8; 32], RunError> {

@@ -73,6 +73,7 @@ fn bare_core() -> Core {
         fast: Default::default(),
         watched: false,
         jumped: false,
+        delivered_icount: None,
         entropy: Entropy::new([0; 32]),
         trap_flag: false,
         mode: Default::default(),
