@@ -325,8 +325,7 @@ fn pcid_faults() {
         let guest = || {
             let mut guest = Guest::long();
             guest.set(RCX, rcx);
-            let guest = guest.program(code).with(set_up);
-            guest
+            guest.program(code).with(set_up)
         };
         let end = match fault {
             Some(at) => Expect::Event(vector::GP, Some(0), at),

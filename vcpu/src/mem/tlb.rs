@@ -43,8 +43,11 @@ const TABLE_SLOTS: usize = 1 << 36;
 pub enum Span {
     /// 4 KiB.
     Small,
+    /// 2 MiB.
     Mib2,
+    /// 4 MiB.
     Mib4,
+    /// 1 GiB.
     Gib1,
 }
 
