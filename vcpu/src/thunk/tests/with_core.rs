@@ -42,6 +42,7 @@ fn core() -> Core {
         watched: false,
         jumped: false,
         trap_flag: false,
+        delivered_icount: None,
         mode: Mode::default(),
     };
     map(&mut core);
