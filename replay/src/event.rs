@@ -21,9 +21,21 @@ pub struct Stamped {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {
     /// A back-end completed requests; the bytes are what went into the guest.
-    QueueUsed { device: DeviceIndex, queue: u16, entries: Vec<UsedEntry> },
+    QueueUsed {
+        /// The device.
+        device: DeviceIndex,
+        /// Number of the virtqueue.
+        queue: u16,
+        /// Used elements, in the order the guest sees them.
+        entries: Vec<UsedEntry>,
+    },
     /// A device's configuration space changed.
-    ConfigChanged { device: DeviceIndex, bytes: Vec<u8> },
+    ConfigChanged {
+        /// The device.
+        device: DeviceIndex,
+        /// The configuration space as it is now.
+        bytes: Vec<u8>,
+    },
     /// Keyboard or mouse input from the monitor.
     Input(Input),
     /// The power button was pressed.
@@ -33,19 +45,39 @@ pub enum Event {
     /// The monitor asked for a reset.
     Reset,
     /// A read of the host's real-time clock: nanoseconds since 1970-01-01 UTC.
-    HostClock { unix_ns: u64 },
+    HostClock {
+        /// In nanoseconds.
+        unix_ns: u64,
+    },
     /// Host entropy that seeds RDRAND, RDSEED and virtio-rng.
-    Entropy { bytes: Vec<u8> },
+    Entropy {
+        /// The host's bytes.
+        bytes: Vec<u8>,
+    },
     /// An idle machine was woken before its next timer; guest time was set to this.
-    IdleWake { vtime: Vtime },
+    IdleWake {
+        /// Guest time after the wake.
+        vtime: Vtime,
+    },
     /// shift=auto chose another rate: 2^shift nanoseconds an instruction.
-    Rate { shift: u8 },
+    Rate {
+        /// log2 of the nanoseconds an instruction takes.
+        shift: u8,
+    },
     /// The machine ended.
-    Shutdown { cause: ShutdownCause },
+    Shutdown {
+        /// Why.
+        cause: ShutdownCause,
+    },
     /// The recording ends here.
     End,
     /// State of the machine at this point; compared in replay.
-    Digest { registers: u64, memory: u64 },
+    Digest {
+        /// Over everything but RAM: CPU, translations, clock, chipset.
+        registers: u64,
+        /// Over guest RAM.
+        memory: u64,
+    },
 }
 
 /// One used element of a virtqueue.
@@ -72,11 +104,26 @@ pub enum Payload {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Input {
     /// A key by its set-1 scan code (0xe0xx for extended keys).
-    Key { scancode: u16, down: bool },
+    Key {
+        /// The make code.
+        scancode: u16,
+        /// Pressed, not released.
+        down: bool,
+    },
     /// Relative mouse movement.
-    MouseMove { dx: i32, dy: i32, dz: i32 },
+    MouseMove {
+        /// To the right, in counts.
+        dx: i32,
+        /// Downwards, in counts.
+        dy: i32,
+        /// Of the wheel.
+        dz: i32,
+    },
     /// State of all buttons: bit 0 left, bit 1 right, bit 2 middle.
-    MouseButtons { buttons: u8 },
+    MouseButtons {
+        /// The pressed ones.
+        buttons: u8,
+    },
 }
 
 /// Why a machine ended. QEMU's causes where it has one.
@@ -91,11 +138,17 @@ pub enum ShutdownCause {
     /// A fault while delivering a double fault, and `-no-reboot` was given.
     TripleFault,
     /// The guest wrote to isa-debug-exit; the process status is `value << 1 | 1`.
-    DebugExit { value: u8 },
+    DebugExit {
+        /// What was written.
+        value: u8,
+    },
     /// The monitor said quit.
     HostQuit,
     /// A signal ended the run.
-    HostSignal { signal: i32 },
+    HostSignal {
+        /// Its number.
+        signal: i32,
+    },
     /// Something of the host failed: a child died, the disk is full.
     HostError,
 }

@@ -13,6 +13,7 @@ pub struct Core {
     pub cpu: Cpu,
     /// Guest RAM and what is known of its pages.
     pub mem: Memory,
+    /// Interrupt controllers, timers and what else hangs on ports and device memory.
     pub chipset: Chipset,
     /// Host code for vector and x87 instructions.
     pub thunks: crate::thunk::Thunks,
@@ -45,6 +46,7 @@ pub struct Core {
 pub struct Mode {
     /// 16, 32 or 64: size of code in CS.
     pub bits: u8,
+    /// Current privilege level, 0…3.
     pub cpl: u8,
     /// EFER.LMA: long mode, 64-bit or compatibility.
     pub long: bool,

@@ -9,23 +9,41 @@ pub struct Fault(u64);
 
 /// Exception vectors (SDM 3A table 6-1).
 pub mod vector {
+    /// #DE, divide error.
     pub const DE: u8 = 0;
+    /// #DB, debug.
     pub const DB: u8 = 1;
+    /// Nonmaskable interrupt.
     pub const NMI: u8 = 2;
+    /// #BP, breakpoint.
     pub const BP: u8 = 3;
+    /// #OF, overflow.
     pub const OF: u8 = 4;
+    /// #BR, BOUND range exceeded.
     pub const BR: u8 = 5;
+    /// #UD, invalid opcode.
     pub const UD: u8 = 6;
+    /// #NM, device not available.
     pub const NM: u8 = 7;
+    /// #DF, double fault.
     pub const DF: u8 = 8;
+    /// #TS, invalid TSS.
     pub const TS: u8 = 10;
+    /// #NP, segment not present.
     pub const NP: u8 = 11;
+    /// #SS, stack-segment fault.
     pub const SS: u8 = 12;
+    /// #GP, general protection.
     pub const GP: u8 = 13;
+    /// #PF, page fault.
     pub const PF: u8 = 14;
+    /// #MF, x87 floating-point error.
     pub const MF: u8 = 16;
+    /// #AC, alignment check.
     pub const AC: u8 = 17;
+    /// #MC, machine check.
     pub const MC: u8 = 18;
+    /// #XM, SIMD floating-point exception.
     pub const XM: u8 = 19;
 }
 
@@ -40,18 +58,22 @@ impl Fault {
         Fault(vector as u64 | 1 << 8 | (code as u64) << 32)
     }
 
+    /// #UD.
     pub const fn ud() -> Fault {
         Fault::new(vector::UD)
     }
 
+    /// #GP with an error code.
     pub const fn gp(code: u32) -> Fault {
         Fault::with_code(vector::GP, code)
     }
 
+    /// #SS with an error code.
     pub const fn ss(code: u32) -> Fault {
         Fault::with_code(vector::SS, code)
     }
 
+    /// The exception's vector.
     pub const fn vector(self) -> u8 {
         self.0 as u8
     }

@@ -178,6 +178,10 @@ impl Storage for SmallDisk {
         Ok(())
     }
 
+    fn overwrite(&mut self, _offset: u64, _bytes: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
     fn truncate(&mut self, _length: u64) -> io::Result<()> {
         Ok(())
     }

@@ -24,12 +24,14 @@ const FINAL_MAGIC: [u8; 2] = *b"RE";
 /// This layout is the same in every version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileHeader {
+    /// Identifies the recording; its manifest names the same.
     pub uuid: [u8; 16],
     /// Seed of the first block's checksum.
     pub crc: u32,
 }
 
 impl FileHeader {
+    /// The header's bytes.
     pub fn encode(uuid: [u8; 16]) -> [u8; FILE_HEADER_BYTES] {
         let mut bytes = [0; FILE_HEADER_BYTES];
         bytes[..8].copy_from_slice(&FILE_MAGIC);
@@ -40,6 +42,7 @@ impl FileHeader {
         bytes
     }
 
+    /// Reads a header, checked.
     pub fn decode(bytes: &[u8]) -> Result<FileHeader, LogError> {
         let Some(bytes) = bytes.first_chunk::<FILE_HEADER_BYTES>() else {
             let begins_like_a_log = FILE_MAGIC.iter().zip(bytes).all(|(magic, byte)| magic == byte);
@@ -78,9 +81,11 @@ impl FileHeader {
 pub struct BlockHeader {
     /// The last event is End.
     pub is_final: bool,
+    /// Events in the block.
     pub event_count: u16,
     /// Number of the block, from 0.
     pub sequence: u32,
+    /// Length of the payload as it lies in the file.
     pub payload_bytes: u32,
     /// Length of the payload after decompression; equal to `payload_bytes` if it is not compressed.
     pub raw_bytes: u32,
@@ -88,6 +93,7 @@ pub struct BlockHeader {
     pub first: Icount,
     /// The run had come this far: at least the icount of the last event.
     pub last: Icount,
+    /// CRC32 of the payload as it lies in the file.
     pub payload_crc: u32,
     /// Seed of the next block's checksum.
     pub crc: u32,

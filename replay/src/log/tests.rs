@@ -202,6 +202,26 @@ fn events_out_of_order_are_refused() {
     assert_eq!(read(&writer.finish(Icount(20)).unwrap()).unwrap().0.len(), 3);
 }
 
+#[test]
+fn progress_without_events_does_not_grow_the_log() {
+    let mut writer = Writer::create(Vec::new(), UUID).unwrap();
+    writer.append(&digest(10)).unwrap();
+    writer.flush(Icount(20)).unwrap();
+    let with_event = writer.bytes();
+    writer.flush(Icount(30)).unwrap();
+    let with_progress = writer.bytes();
+    assert!(with_progress > with_event);
+    for icount in 31..1000 {
+        writer.flush(Icount(icount)).unwrap();
+    }
+    assert_eq!((writer.bytes(), writer.progress()), (with_progress, Icount(999)));
+    writer.append(&digest(1000)).unwrap();
+    writer.flush(Icount(1000)).unwrap();
+    writer.flush(Icount(1001)).unwrap();
+    let log = writer.finish(Icount(1002)).unwrap();
+    assert_eq!(read(&log).unwrap().0.len(), 3);
+}
+
 /// Storage with a limit, as a full disk: what fits is written.
 struct Limited<'a> {
     bytes: &'a mut Vec<u8>,
@@ -214,6 +234,10 @@ impl Storage for Limited<'_> {
         let room = self.limit - self.bytes.len();
         self.bytes.extend_from_slice(&bytes[..room.min(bytes.len())]);
         if bytes.len() > room { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+
+    fn overwrite(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.bytes.overwrite(offset, bytes)
     }
 
     fn truncate(&mut self, length: u64) -> io::Result<()> {

@@ -7,6 +7,7 @@ use crate::event::{Event, Stamped};
 use crate::time::Icount;
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 
 /// zstd's default: blocks are small, and the log is written ten times a second at most.
 const ZSTD_LEVEL: i32 = 3;
@@ -17,6 +18,8 @@ const COMPRESS_BYTES_MIN: usize = 64;
 pub trait Storage {
     /// Writes all bytes at the end, in one piece where the host allows it.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Writes all bytes from `offset` on, over what is there; the length stays.
+    fn overwrite(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;
     /// Cuts back to `length` bytes after a failed append.
     fn truncate(&mut self, length: u64) -> io::Result<()>;
     /// Returns when everything is on stable storage.
@@ -26,6 +29,10 @@ pub trait Storage {
 impl Storage for File {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.write_all(bytes)
+    }
+
+    fn overwrite(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.write_all_at(bytes, offset)
     }
 
     fn truncate(&mut self, length: u64) -> io::Result<()> {
@@ -40,6 +47,12 @@ impl Storage for File {
 impl Storage for Vec<u8> {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn overwrite(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let start = offset as usize;
+        self[start..start + bytes.len()].copy_from_slice(bytes);
         Ok(())
     }
 
@@ -66,12 +79,21 @@ pub struct Writer<S: Storage> {
     written: Icount,
     sequence: u32,
     chain: u32,
+    /// The last block, if it tells progress alone: the next such block takes its place.
+    progress_only: Option<ProgressBlock>,
     /// Icount of the last event, or the last progress if that is later.
     last: Icount,
     /// First icount of the block being collected, its events and their number.
     first: Icount,
     raw: Vec<u8>,
     event_count: u16,
+}
+
+/// Where a block without events stands, and the checksum it is chained to.
+#[derive(Clone, Copy)]
+struct ProgressBlock {
+    offset: u64,
+    chain: u32,
 }
 
 impl<S: Storage> Writer<S> {
@@ -90,6 +112,7 @@ impl<S: Storage> Writer<S> {
             written: start,
             sequence: 0,
             chain,
+            progress_only: None,
             last: start,
             first: start,
             raw: Vec::new(),
@@ -168,7 +191,34 @@ impl<S: Storage> Writer<S> {
         Ok(())
     }
 
+    /// Writes over a block that told progress alone: a long run without events does not make the log grow. The
+    /// header is written in one piece, so the death of a process leaves the old or the new one.
+    fn replace_progress(&mut self, old: ProgressBlock) -> Result<(), LogError> {
+        let header = BlockHeader {
+            is_final: false,
+            event_count: 0,
+            sequence: self.sequence.wrapping_sub(1),
+            payload_bytes: 0,
+            raw_bytes: 0,
+            first: self.last,
+            last: self.last,
+            payload_crc: crc32fast::hash(&[]),
+            crc: 0,
+        };
+        let bytes = header.encode(old.chain);
+        self.storage.overwrite(old.offset, &bytes).map_err(|source| {
+            self.open = false;
+            LogError::Write { source, icount: self.written }
+        })?;
+        self.chain = u32::from_le_bytes(*bytes.last_chunk().expect("a header has a checksum"));
+        self.written = self.last;
+        Ok(())
+    }
+
     fn write_block(&mut self, is_final: bool) -> Result<(), LogError> {
+        if let (Some(old), 0) = (self.progress_only, self.event_count) {
+            return self.replace_progress(old);
+        }
         let packed = match self.raw.len() {
             0..COMPRESS_BYTES_MIN => None,
             _ => self.compressor.compress(&self.raw).ok().filter(|packed| packed.len() < self.raw.len()),
@@ -194,6 +244,8 @@ impl<S: Storage> Writer<S> {
             let _ = self.storage.truncate(self.length);
             return Err(LogError::Write { source, icount: self.written });
         }
+        let place = ProgressBlock { offset: self.length, chain: self.chain };
+        self.progress_only = (self.event_count == 0).then_some(place);
         self.length += bytes.len() as u64;
         self.chain = chain;
         self.sequence = self.sequence.wrapping_add(1);

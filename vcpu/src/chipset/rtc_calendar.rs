@@ -18,8 +18,11 @@ pub struct DateTime {
     pub month: u8,
     /// 1..=31.
     pub day: u8,
+    /// 0..=23.
     pub hour: u8,
+    /// 0..=59.
     pub minute: u8,
+    /// 0..=59.
     pub second: u8,
     /// 0 is Sunday.
     pub weekday: u8,

@@ -19,8 +19,6 @@ pub const PM_TIMER: u16 = 0x608;
 pub const GPE0: u16 = 0x620;
 /// Bytes of `GPE0`.
 pub const GPE0_BYTES: u8 = 4;
-/// End of the power-management ports that start at `PM1A_EVENT`.
-pub const PM_END: u16 = 0x640;
 /// Interrupt of fixed and general-purpose events; level-triggered, active high.
 pub const SCI_IRQ: u8 = 9;
 /// Reset control register and the value that resets the machine.

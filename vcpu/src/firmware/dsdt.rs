@@ -1,6 +1,6 @@
 //! The DSDT's AML: sleep states, PCI host bridge, legacy devices, CPUs (ACPI 6.5, chapter 5 and 6).
 
-use super::acpi::{PM_END, PM1A_EVENT, S5_SLP_TYP};
+use super::acpi::S5_SLP_TYP;
 use super::layout::{ECAM, HPET, PCI_WINDOW_32, pci_intx_gsi, pci_window_64};
 use acpi_tables::aml::*;
 use acpi_tables::{Aml, AmlSink};
@@ -141,15 +141,14 @@ fn operating_system_capabilities() -> Vec<u8> {
 }
 
 /// What the chipset takes for itself: ECAM, power-management ports.
+/// What no other device claims. The power-management ports belong to the ISA bridge: Linux takes them from its
+/// configuration space and would find them claimed twice.
 fn motherboard() -> Vec<u8> {
     device(
         "MBRD",
         "PNP0C02",
         0,
-        vec![
-            &Memory32Fixed::new(true, ECAM.start as u32, (ECAM.end - ECAM.start) as u32),
-            &ports(PM1A_EVENT, (PM_END - PM1A_EVENT) as u8),
-        ],
+        vec![&Memory32Fixed::new(true, ECAM.start as u32, (ECAM.end - ECAM.start) as u32)],
     )
 }
 

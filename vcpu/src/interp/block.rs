@@ -7,6 +7,7 @@ pub const BLOCK_OPS_MAX: usize = 64;
 
 /// Decoded instructions that follow one another in one page. Jcc do not end a block; taken ones leave it.
 pub struct Block {
+    /// The instructions, in order; at most `BLOCK_OPS_MAX`.
     pub ops: Box<[Op]>,
     /// Where its first byte lies.
     pub key: BlockKey,

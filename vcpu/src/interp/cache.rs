@@ -31,12 +31,16 @@ struct PageBlocks {
     crossing: Vec<BlockKey>,
 }
 
+/// Pages of one group; a power of two.
+const GROUP_PAGES: usize = 512;
+type PageGroup = [Option<Box<PageBlocks>>; GROUP_PAGES];
+
 /// All decoded blocks.
 pub struct BlockCache {
     blocks: Vec<Option<Block>>,
     free: Vec<BlockId>,
-    /// By physical page number.
-    pages: Vec<Option<Box<PageBlocks>>>,
+    /// By physical page number, in groups: RAM may be large and code far up in it.
+    pages: Vec<Option<Box<PageGroup>>>,
     jumps: Vec<Jump>,
     /// Rises when blocks are dropped.
     epoch: u64,
@@ -100,7 +104,8 @@ impl BlockCache {
     }
 
     fn lookup(&self, key: &BlockKey) -> Option<BlockId> {
-        let page = self.pages.get((key.gpa >> 12) as usize)?.as_ref()?;
+        let number = (key.gpa >> 12) as usize;
+        let page = self.pages.get(number / GROUP_PAGES)?.as_ref()?[number % GROUP_PAGES].as_ref()?;
         let at = page.own.binary_search_by(|(own, _)| own.cmp(key)).ok()?;
         Some(page.own[at].1)
     }
@@ -116,10 +121,17 @@ impl BlockCache {
 
     fn page(&mut self, gpa: u64) -> &mut PageBlocks {
         let number = (gpa >> 12) as usize;
-        if number >= self.pages.len() {
-            self.pages.resize_with(number + 1, || None);
+        let group = number / GROUP_PAGES;
+        if group >= self.pages.len() {
+            self.pages.resize_with(group + 1, || None);
         }
-        self.pages[number].get_or_insert_default()
+        let group = self.pages[group].get_or_insert_with(|| Box::new([const { None }; GROUP_PAGES]));
+        group[number % GROUP_PAGES].get_or_insert_default()
+    }
+
+    fn page_slot(&mut self, number: u64) -> Option<&mut Option<Box<PageBlocks>>> {
+        let group = self.pages.get_mut(number as usize / GROUP_PAGES)?.as_mut()?;
+        Some(&mut group[number as usize % GROUP_PAGES])
     }
 
     fn insert(&mut self, block: Block) -> BlockId {
@@ -149,7 +161,7 @@ impl BlockCache {
 
     /// Drops one block; the caller makes sure that the epoch rises before anybody jumps to it.
     fn remove(&mut self, key: &BlockKey) {
-        let Some(Some(page)) = self.pages.get_mut((key.gpa >> 12) as usize) else { return };
+        let Some(Some(page)) = self.page_slot(key.gpa >> 12) else { return };
         if let Ok(at) = page.own.binary_search_by(|(own, _)| own.cmp(key)) {
             let (_, id) = page.own.remove(at);
             self.release(id);
@@ -175,7 +187,7 @@ impl BlockCache {
         self.epoch += 1;
         for number in core.mem.ram.take_stale_code() {
             core.mem.ram.forget_code(number);
-            let Some(page) = self.pages.get_mut(number as usize).and_then(Option::take) else { continue };
+            let Some(page) = self.page_slot(number).and_then(Option::take) else { continue };
             for (_, id) in page.own {
                 self.release(id);
             }

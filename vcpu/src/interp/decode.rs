@@ -18,6 +18,8 @@ use iced_x86::{
 
 /// Longest instruction (SDM 2A 2.3.11).
 const INSTRUCTION_BYTES_MAX: usize = 15;
+/// Bytes the longest block can have.
+const BLOCK_BYTES_MAX: usize = BLOCK_OPS_MAX * INSTRUCTION_BYTES_MAX;
 
 /// Decodes the block at `rip`, whose first byte is at `gpa`.
 pub fn decode_block(core: &mut Core, rip: u64, gpa: u64) -> Result<Block, Fault> {
@@ -28,9 +30,9 @@ pub fn decode_block(core: &mut Core, rip: u64, gpa: u64) -> Result<Block, Fault>
     }
     let offset = (gpa & (PAGE_SIZE - 1)) as usize;
     let page = core.mem.ram.page(gpa >> 12);
-    let mut bytes = [0; PAGE_SIZE as usize];
-    let available = PAGE_SIZE as usize - offset;
-    bytes[..available].copy_from_slice(&page[offset..]);
+    let mut bytes = [0; BLOCK_BYTES_MAX];
+    let available = (PAGE_SIZE as usize - offset).min(BLOCK_BYTES_MAX);
+    bytes[..available].copy_from_slice(&page[offset..offset + available]);
     let mut ops = Vec::with_capacity(8);
     let used = decode_run(core, &bytes[..available], key.bits, &mut ops);
     if ops.is_empty() {
@@ -281,7 +283,14 @@ fn set_address(op: &mut Op, instruction: &Instruction, bits: u8) {
         (base, _) => base.size() as u8,
     };
     let segment = instruction.memory_segment();
-    op.checked_segment = segment.number() as u8;
+    op.checked_segment = match (bits, segment, base.full_register()) {
+        // 64-bit code ignores these prefixes (SDM 1 3.3.7.1): the base register alone decides between #SS and #GP.
+        (64, Register::ES | Register::CS | Register::SS | Register::DS, Register::RSP | Register::RBP) => {
+            seg::SS
+        }
+        (64, Register::ES | Register::CS | Register::SS | Register::DS, _) => seg::DS,
+        _ => segment.number(),
+    } as u8;
     op.segment = match segment {
         Register::FS => seg::FS as u8,
         Register::GS => seg::GS as u8,

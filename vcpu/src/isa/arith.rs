@@ -11,6 +11,7 @@ use iced_x86::Code::*;
 pub trait Binary {
     /// Whether the result is written (CMP and TEST only set flags).
     const WRITES: bool = true;
+    /// Result and status flags for operands `a` and `b` and the flags before.
     fn apply<T: Reg>(a: T, b: T, flags: Status) -> (T, Status);
 }
 

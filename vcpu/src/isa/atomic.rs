@@ -72,7 +72,7 @@ fn cmpxchg_pair<T: Reg>(core: &mut Core, op: &Op) -> Result<(), Fault> {
     if T::SIZE == 8 && !gva.is_multiple_of(16) {
         return Err(Fault::gp(0));
     }
-    core.probe_write(gva, 2 * T::SIZE)?;
+    core.probe_write(gva, 2 * T::SIZE).map_err(|fault| core.refine_fault(op, fault))?;
     let low = core.read::<T>(gva)?;
     let high = core.read::<T>(gva.wrapping_add(T::SIZE))?;
     let data = &core.cpu.data;

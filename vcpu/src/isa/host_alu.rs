@@ -8,19 +8,25 @@ use std::arch::asm;
 
 /// Arithmetic on one operand size. Each returns the result and the flags of the host instruction.
 pub trait Alu: Word {
+    /// ADD.
     fn host_add(self, other: Self) -> (Self, Status);
+    /// SUB.
     fn host_sub(self, other: Self) -> (Self, Status);
     /// ADC with CF taken from `flags`.
     fn host_adc(self, other: Self, flags: Status) -> (Self, Status);
     /// SBB with CF taken from `flags`.
     fn host_sbb(self, other: Self, flags: Status) -> (Self, Status);
+    /// AND.
     fn host_and(self, other: Self) -> (Self, Status);
+    /// OR.
     fn host_or(self, other: Self) -> (Self, Status);
+    /// XOR.
     fn host_xor(self, other: Self) -> (Self, Status);
     /// INC: CF stays as in `flags`.
     fn host_inc(self, flags: Status) -> (Self, Status);
     /// DEC: CF stays as in `flags`.
     fn host_dec(self, flags: Status) -> (Self, Status);
+    /// NEG.
     fn host_neg(self) -> (Self, Status);
 }
 

@@ -26,6 +26,7 @@ use iced_x86::Code;
 /// A row of the instruction table.
 #[derive(Clone, Copy)]
 pub struct Row {
+    /// The instruction form, as the decoder names it.
     pub code: Code,
     /// What the interpreter runs when no operand is memory.
     pub run: Routine,

@@ -35,6 +35,7 @@ pub mod opflag {
 #[derive(Clone)]
 #[repr(C)]
 pub struct Op {
+    /// What executes it.
     pub run: Routine,
     /// Immediate, sign-extended; far pointer as selector << 32 | offset; branch target relative to the
     /// block's first byte; absolute address for moffs operands.
@@ -43,13 +44,17 @@ pub struct Op {
     pub disp: i64,
     /// Register indexes of the memory operand; `gpr::ZERO` for none, `gpr::BLOCK_RIP` for RIP-relative.
     pub base: u8,
+    /// Register index of the memory operand's index; `gpr::ZERO` for none.
     pub index: u8,
     /// log2 of the scale.
     pub scale: u8,
     /// `seg` index whose base is added.
     pub segment: u8,
+    /// ModRM.reg operand.
     pub reg: u8,
+    /// ModRM.rm operand, when it is a register.
     pub rm: u8,
+    /// VEX.vvvv operand.
     pub vvvv: u8,
     /// Operand size in bytes (2, 4, 8) for routines that are not specialised by type; memory operand size for thunks.
     pub size: u8,

@@ -6,7 +6,9 @@ use crate::state::DataRegs;
 /// Access to general registers of one operand size. For bytes `index` is the byte offset in the register
 /// file (see `Op`); for the others the register number.
 pub trait Reg: Alu {
+    /// The register's value.
     fn get(regs: &DataRegs, index: u8) -> Self;
+    /// Writes the register; 32 bits clear the upper half, fewer keep the rest.
     fn set(regs: &mut DataRegs, index: u8, value: Self);
 }
 

@@ -35,7 +35,7 @@ impl Core {
     pub fn push<T: Word>(&mut self, value: T) -> Result<(), Fault> {
         if self.mode.bits == 64 {
             let at = self.cpu.data.gpr[RSP].wrapping_sub(T::SIZE);
-            self.write(at, value).map_err(|fault| self.stack_fault(fault, at))?;
+            self.write(at, value).map_err(|fault| self.stack_fault(fault))?;
             self.cpu.data.gpr[RSP] = at;
             return Ok(());
         }
@@ -55,7 +55,7 @@ impl Core {
     pub fn peek<T: Word>(&mut self, offset: u64) -> Result<T, Fault> {
         if self.mode.bits == 64 {
             let at = self.cpu.data.gpr[RSP].wrapping_add(offset);
-            return self.read(at).map_err(|fault| self.stack_fault(fault, at));
+            return self.read(at).map_err(|fault| self.stack_fault(fault));
         }
         let at = self.stack_address(offset, T::SIZE, false)?;
         self.read(at)
@@ -163,7 +163,7 @@ fn enter_frame<T: Reg>(core: &mut Core, level: u64, size: u64) -> Result<(), Fau
     for depth in 1..level {
         let at = core.cpu.data.gpr[RBP].wrapping_sub(depth * T::SIZE) & core.stack_mask();
         let at = core.segment_address(seg::SS, at, T::SIZE, false)?;
-        let outer = core.read::<T>(at)?;
+        let outer = core.read::<T>(at).map_err(|fault| core.stack_fault(fault))?;
         core.push(outer)?;
     }
     if level > 0 {
@@ -172,7 +172,7 @@ fn enter_frame<T: Reg>(core: &mut Core, level: u64, size: u64) -> Result<(), Fau
     core.set_sp(core.cpu.data.gpr[RSP].wrapping_sub(size));
     // The frame must be writable at its new end (SDM 2A, ENTER).
     let end = core.stack_address(0, T::SIZE, true)?;
-    core.probe_write(end, T::SIZE)?;
+    core.probe_write(end, T::SIZE).map_err(|fault| core.stack_fault(fault))?;
     T::set(&mut core.cpu.data, RBP as u8, T::from_u64(frame));
     Ok(())
 }

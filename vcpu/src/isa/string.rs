@@ -54,6 +54,16 @@ pub(super) fn repeats(op: &Op) -> bool {
     op.flags & (opflag::REP | opflag::REPNE) != 0
 }
 
+/// A repeated string instruction with 32-bit addresses clears the upper halves of its count, and of the pointers that
+/// it writes in one go, even when it does not complete one element, as Intel CPUs do.
+fn truncate(core: &mut Core, op: &Op, registers: &[usize]) {
+    if repeats(op) && op.address_size == 4 {
+        for &register in registers {
+            core.cpu.data.gpr[register] &= 0xffff_ffff;
+        }
+    }
+}
+
 /// Runs `element` once, or RCX times under REP. It returns how many elements it did (at least one).
 pub(super) fn repeat(
     core: &mut Core,
@@ -63,6 +73,7 @@ pub(super) fn repeat(
     if !repeats(op) {
         return element(core, 1).map(drop);
     }
+    truncate(core, op, &[RCX]);
     loop {
         let left = core.cpu.data.gpr[RCX] & address_mask(op);
         if left == 0 {
@@ -84,6 +95,7 @@ fn bulk(core: &Core, op: &Op, limit: u64) -> bool {
 }
 
 fn movs<T: Reg>(core: &mut Core, op: &Op) -> Result<(), Fault> {
+    truncate(core, op, &[RSI, RDI]);
     repeat(core, op, |core, limit| {
         let (from, to) = (source::<T>(core, op)?, target::<T>(core, op, true)?);
         let done = match move_run::<T>(core, op, from, to, limit) {
@@ -118,6 +130,7 @@ fn move_run<T: Word>(core: &mut Core, op: &Op, from: u64, to: u64, limit: u64) -
 
 fn stos<T: Reg>(core: &mut Core, op: &Op) -> Result<(), Fault> {
     let value = T::get(&core.cpu.data, RAX as u8);
+    truncate(core, op, &[RDI]);
     repeat(core, op, |core, limit| {
         let to = target::<T>(core, op, true)?;
         let count = run_length::<T>(to, limit);
@@ -146,34 +159,40 @@ fn lods<T: Reg>(core: &mut Core, op: &Op) -> Result<(), Fault> {
     })
 }
 
-/// Runs a comparing element under REPE/REPNE: stops when ZF says so.
+/// Runs a comparing element under REPE/REPNE: stops when ZF says so. A fault leaves the flags as they were before the
+/// instruction (SDM 2B, REP).
 fn compare(
     core: &mut Core,
     op: &Op,
     mut element: impl FnMut(&mut Core) -> Result<Status, Fault>,
 ) -> Result<(), Fault> {
+    if !repeats(op) {
+        core.cpu.data.status = element(core)?;
+        return Ok(());
+    }
+    truncate(core, op, &[RCX]);
+    let mut flags = core.cpu.data.status;
     loop {
         let left = core.cpu.data.gpr[RCX] & address_mask(op);
-        if repeats(op) && left == 0 {
-            return Ok(());
+        if left == 0 {
+            break;
         }
-        let flags = element(core)?;
-        core.cpu.data.status = flags;
-        if !repeats(op) {
-            return Ok(());
-        }
+        flags = element(core)?;
         set_register(core, RCX, left - 1, op);
         if flags.has(Status::ZF) != (op.flags & opflag::REP != 0) {
-            return Ok(());
+            break;
         }
     }
+    core.cpu.data.status = flags;
+    Ok(())
 }
 
 fn cmps<T: Reg>(core: &mut Core, op: &Op) -> Result<(), Fault> {
     compare(core, op, |core| {
         let (from, to) = (source::<T>(core, op)?, target::<T>(core, op, false)?);
-        let a = core.read::<T>(from)?;
+        // The second operand is read first: which of two faults is raised depends on it.
         let b = core.read::<T>(to)?;
+        let a = core.read::<T>(from)?;
         advance::<T>(core, RSI, 1, op);
         advance::<T>(core, RDI, 1, op);
         Ok(a.host_sub(b).1)

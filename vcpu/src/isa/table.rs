@@ -20,7 +20,9 @@ pub enum Role {
 /// A row of the table with what the decoder needs beside it.
 #[derive(Clone, Copy)]
 pub struct Entry {
+    /// The instruction's row.
     pub row: Row,
+    /// Where each operand's register is kept in an `Op`.
     pub roles: [Role; 5],
 }
 

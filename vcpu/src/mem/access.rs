@@ -11,9 +11,13 @@ use crate::state::{cr0, cr4, rflags};
 
 /// An integer that one access moves.
 pub trait Word: Copy + Default + Eq + 'static {
+    /// Size in bytes.
     const SIZE: u64 = size_of::<Self>() as u64;
+    /// Size in bits.
     const BITS: u32 = 8 * size_of::<Self>() as u32;
+    /// The low bits of `value`.
     fn from_u64(value: u64) -> Self;
+    /// The value, zero-extended.
     fn to_u64(self) -> u64;
 }
 
@@ -177,6 +181,10 @@ impl Core {
 
     fn probe(&mut self, gva: u64, len: u64, access: Access, system: bool) -> Result<(), Fault> {
         let user = self.mode.cpl == 3 && !system;
+        // All bytes must be canonical before any page is looked at.
+        if self.mode.long && !is_canonical(gva.wrapping_add(len.saturating_sub(1))) {
+            return Err(Fault::gp(0));
+        }
         for piece in pieces(gva, len, self.linear_mask()) {
             self.translate(piece.gva, access, user, system)?;
         }

@@ -8,6 +8,7 @@ pub mod walk;
 
 /// Guest RAM and what is known of its pages.
 pub struct Memory {
+    /// Guest RAM with its page marks.
     pub ram: ram::Ram,
 }
 

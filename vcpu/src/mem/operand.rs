@@ -1,7 +1,6 @@
 //! Effective addresses of decoded memory operands, and loads and stores through them.
 
 use super::access::Word;
-use super::walk::is_canonical;
 use crate::core::Core;
 use crate::fault::{Fault, vector};
 use crate::isa::{Op, opflag};
@@ -71,28 +70,29 @@ impl Core {
         Ok(descriptor.base.wrapping_add(offset) & 0xffff_ffff)
     }
 
-    /// Turns #GP for a non-canonical stack reference into #SS (SDM 3A 6.15).
+    /// Turns the #GP of a stack access into #SS: an access raises #GP only for a non-canonical address (SDM 3A 6.15).
     #[cold]
-    pub fn stack_fault(&self, fault: Fault, gva: u64) -> Fault {
-        if fault.vector() == vector::GP && !is_canonical(gva) { Fault::ss(0) } else { fault }
+    pub fn stack_fault(&self, fault: Fault) -> Fault {
+        if fault.vector() == vector::GP { Fault::ss(0) } else { fault }
     }
 
-    fn refine(&self, op: &Op, fault: Fault, gva: u64) -> Fault {
-        if op.checked_segment as usize == seg::SS { self.stack_fault(fault, gva) } else { fault }
+    /// The fault of an access to the op's memory operand: #SS instead of #GP in the stack segment.
+    pub fn refine_fault(&self, op: &Op, fault: Fault) -> Fault {
+        if op.checked_segment as usize == seg::SS { self.stack_fault(fault) } else { fault }
     }
 
     /// Loads the op's memory operand.
     #[inline(always)]
     pub fn load<T: Word>(&mut self, op: &Op) -> Result<T, Fault> {
         let gva = self.operand_address(op)?;
-        self.read(gva).map_err(|fault| self.refine(op, fault, gva))
+        self.read(gva).map_err(|fault| self.refine_fault(op, fault))
     }
 
     /// Stores to the op's memory operand.
     #[inline(always)]
     pub fn store<T: Word>(&mut self, op: &Op, value: T) -> Result<(), Fault> {
         let gva = self.operand_address(op)?;
-        self.write(gva, value).map_err(|fault| self.refine(op, fault, gva))
+        self.write(gva, value).map_err(|fault| self.refine_fault(op, fault))
     }
 
     /// Reads the op's memory operand, applies `change`, writes it back.
@@ -103,7 +103,7 @@ impl Core {
         change: impl FnOnce(&mut Core, T) -> T,
     ) -> Result<(), Fault> {
         let gva = self.operand_address(op)?;
-        self.modify(gva, change).map_err(|fault| self.refine(op, fault, gva))
+        self.modify(gva, change).map_err(|fault| self.refine_fault(op, fault))
     }
 }
 

@@ -7,6 +7,7 @@
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+use nix::unistd::{Whence, lseek};
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
@@ -16,6 +17,7 @@ use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap};
 
 /// Size of a page, and log2 of it.
 pub const PAGE_SIZE: u64 = 4096;
+/// log2 of the size of a page.
 pub const PAGE_SHIFT: u32 = 12;
 /// RAM below the hole ends here at most.
 pub const LOW_RAM_END_MAX: u64 = 3 << 30;
@@ -25,8 +27,17 @@ pub const HIGH_RAM_START: u64 = 4 << 30;
 /// Why RAM could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum RamError {
+    /// The host refused a system call.
     #[error("cannot create {bytes} bytes of guest RAM ({what}): {source}")]
-    System { what: &'static str, bytes: u64, source: std::io::Error },
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// Size of the RAM, or of the part of it.
+        bytes: u64,
+        /// The kernel's answer.
+        source: std::io::Error,
+    },
+    /// The size is not a positive multiple of a page; in bytes.
     #[error("guest RAM of {0} bytes is not a positive multiple of 4096")]
     Size(u64),
 }
@@ -38,6 +49,7 @@ pub struct Ram {
     low_end: u64,
     high_end: u64,
     memory: GuestMemoryMmap,
+    file: std::sync::Arc<File>,
     /// Written since the last `take_dirty`.
     dirty: Vec<bool>,
     dirty_pages: Vec<u64>,
@@ -79,6 +91,7 @@ impl Ram {
             low_end,
             high_end,
             memory,
+            file,
             dirty: vec![false; pages],
             dirty_pages: Vec::new(),
             code_granules: vec![0; pages],
@@ -89,6 +102,28 @@ impl Ram {
     /// RAM as rust-vmm crates see it, for loaders. Writes through it are not noted: use it before the first instruction only.
     pub fn guest_memory(&self) -> &GuestMemoryMmap {
         &self.memory
+    }
+
+    /// Notes everything that was put into RAM through `guest_memory` as dirty, so that digests cover it.
+    pub fn note_loaded(&mut self) -> Result<(), RamError> {
+        let failed = system("lseek", self.low_end);
+        let end = (self.low_end + self.high_end.saturating_sub(HIGH_RAM_START)) as i64;
+        let mut at = 0;
+        while at < end {
+            at = match lseek(&*self.file, at, Whence::SeekData) {
+                Ok(at) => at,
+                // No data from here to the end.
+                Err(nix::Error::ENXIO) => return Ok(()),
+                Err(error) => return Err(failed(error)),
+            };
+            let stop = lseek(&*self.file, at, Whence::SeekHole).map_err(&failed)?;
+            for offset in (at as u64..stop as u64).step_by(PAGE_SIZE as usize) {
+                let gpa = if offset < self.low_end { offset } else { offset - self.low_end + HIGH_RAM_START };
+                self.mark_dirty(gpa >> PAGE_SHIFT);
+            }
+            at = stop;
+        }
+        Ok(())
     }
 
     /// End of RAM below the hole.
@@ -184,6 +219,7 @@ impl Ram {
         std::mem::take(&mut self.stale_code)
     }
 
+    /// Whether decoded code was overwritten since `take_stale_code`.
     pub fn has_stale_code(&self) -> bool {
         !self.stale_code.is_empty()
     }
@@ -331,6 +367,19 @@ mod tests {
         assert!(ram.contains(LOW_RAM_END_MAX - 1) && !ram.contains(LOW_RAM_END_MAX));
         assert!(ram.contains(HIGH_RAM_START) && !ram.contains(6 << 30));
         assert!(!ram.read_bytes(LOW_RAM_END_MAX - 2, &mut [0; 4]));
+    }
+
+    #[test]
+    fn loaded_pages_are_noted() {
+        use vm_memory::Bytes;
+        let mut ram = Ram::new(5 << 30).expect("5 GiB, sparse");
+        for gpa in [0x3000, HIGH_RAM_START + 0x1000] {
+            ram.guest_memory().write_obj(1u8, GuestAddress(gpa)).expect("RAM");
+        }
+        ram.note_loaded().expect("a memfd knows its holes");
+        let mut dirty = ram.take_dirty();
+        dirty.sort_unstable();
+        assert_eq!(dirty, vec![3, (HIGH_RAM_START >> PAGE_SHIFT) + 1]);
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub mod entry {
     pub const DIRTY: u64 = 1 << 6;
     /// The page tables allow execution.
     pub const EXECUTE: u64 = 1 << 7;
+    /// A global page: it stays when CR3 is loaded.
     pub const GLOBAL: u64 = 1 << 8;
     /// A write needs no check: it was permitted before, the page is RAM, noted as dirty and free of code. Not machine state.
     pub const FAST_WRITE: u64 = 1 << 9;

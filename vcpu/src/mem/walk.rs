@@ -9,8 +9,11 @@ use crate::state::{cr0, cr4, efer, rflags};
 /// What an access wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
+    /// A data read.
     Read,
+    /// A data write.
     Write,
+    /// An instruction fetch.
     Execute,
 }
 

@@ -3,32 +3,31 @@
 use crate::core::Core;
 use crate::mem::ram::PAGE_SIZE;
 use replay::codec;
-use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
+use replay::digest::{self, MemoryDigest};
+use xxhash_rust::xxh3::Xxh3;
 
 /// A running digest of RAM: pages are hashed again only after they were written.
-pub struct MemoryDigest {
-    /// Hash of every page as of the last update; pages never written count as zero.
+pub struct RamDigest {
+    /// What every page adds to the sum, as of the last update.
     pages: Vec<u64>,
-    sum: u64,
+    sum: MemoryDigest,
 }
 
-impl MemoryDigest {
+impl RamDigest {
     /// For a RAM that spans `bytes` of guest physical addresses.
-    pub fn new(bytes: u64) -> MemoryDigest {
-        MemoryDigest { pages: vec![0; (bytes / PAGE_SIZE) as usize], sum: 0 }
+    pub fn new(bytes: u64) -> RamDigest {
+        RamDigest { pages: vec![0; (bytes / PAGE_SIZE) as usize], sum: MemoryDigest::default() }
     }
 
-    /// Digest of RAM now: the sum, modulo 2^64, of the hashes of all pages written since power-on, each hashed
-    /// with its page number as seed.
+    /// Digest of RAM now (`replay::digest` says how it is made).
     pub fn update(&mut self, core: &mut Core) -> u64 {
         core.cpu.tlb.drop_fast_writes();
         for page in core.mem.ram.take_dirty() {
-            let hash = xxh3_64_with_seed(core.mem.ram.page(page), page);
-            let place = &mut self.pages[page as usize];
-            self.sum = self.sum.wrapping_sub(*place).wrapping_add(hash);
-            *place = hash;
+            let new = digest::of_page(page, core.mem.ram.page(page));
+            let old = std::mem::replace(&mut self.pages[page as usize], new);
+            self.sum.replace(old, new);
         }
-        self.sum
+        self.sum.value()
     }
 }
 

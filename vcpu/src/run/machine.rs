@@ -1,7 +1,7 @@
 //! The guest machine: core, interpreter, consoles, and what happens to it from outside.
 
 use super::consoles::Consoles;
-use super::digest::{self, MemoryDigest};
+use super::digest::{self, RamDigest};
 use super::error::RunError;
 use super::power_on;
 use crate::core::Core;
@@ -10,6 +10,11 @@ use crate::system::entropy::Entropy;
 use replay::event::{Event, ShutdownCause};
 use replay::setup::VcpuSetup;
 use replay::time::Vtime;
+
+/// End of guest physical RAM.
+fn span(core: &Core) -> u64 {
+    core.mem.ram.low_end().max(core.mem.ram.high_end())
+}
 
 /// A seed from journaled bytes: the first 32, zeros after the end of a shorter one.
 fn seed_of(bytes: &[u8]) -> [u8; 32] {
@@ -24,11 +29,14 @@ pub type Digests = (u64, u64);
 
 /// A machine that runs.
 pub struct Machine {
+    /// CPU, memory and chipset.
     pub core: Core,
+    /// Where bytes of UARTs and the debug port go and come from.
     pub consoles: Consoles,
+    /// What the machine was built from.
     pub description: replay::machine::Machine,
     interpreter: Interpreter,
-    memory_digest: MemoryDigest,
+    memory_digest: RamDigest,
     /// The monitor asked for a reset: what comes of it is decided where the guest's own resets are.
     reset_asked: bool,
 }
@@ -37,13 +45,12 @@ impl Machine {
     /// Builds a machine at power-on, its kernel loaded.
     pub fn new(setup: &VcpuSetup, consoles: Consoles) -> Result<Machine, RunError> {
         let core = power_on::build(&setup.machine)?;
-        let span = core.mem.ram.low_end().max(core.mem.ram.high_end());
         Ok(Machine {
+            memory_digest: RamDigest::new(span(&core)),
             core,
             consoles,
             description: setup.machine.clone(),
             interpreter: Interpreter::default(),
-            memory_digest: MemoryDigest::new(span),
             reset_asked: false,
         })
     }
@@ -110,7 +117,9 @@ impl Machine {
     /// Restarts the machine as its reset line does, and loads the kernel again.
     pub fn reset(&mut self) -> Result<(), RunError> {
         self.interpreter.forget_blocks();
-        power_on::reset(&mut self.core, &self.description)
+        power_on::reset(&mut self.core, &self.description)?;
+        self.memory_digest = RamDigest::new(span(&self.core));
+        Ok(())
     }
 
     /// Does what the guest asked of the machine since the last call; how it ended itself, if it did.

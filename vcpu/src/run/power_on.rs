@@ -21,6 +21,7 @@ use std::sync::Arc;
 pub fn build(machine: &Machine) -> Result<Core, RunError> {
     let mut core = bare(machine)?;
     let entry = load::load(core.mem.ram.guest_memory(), machine)?;
+    core.mem.ram.note_loaded()?;
     enter(&mut core, &entry);
     Ok(core)
 }

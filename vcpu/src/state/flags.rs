@@ -9,11 +9,17 @@
 pub struct Status(pub u16);
 
 impl Status {
+    /// Overflow.
     pub const OF: u16 = 1;
+    /// Carry.
     pub const CF: u16 = 1 << 8;
+    /// Parity.
     pub const PF: u16 = 1 << 10;
+    /// Auxiliary carry.
     pub const AF: u16 = 1 << 12;
+    /// Zero.
     pub const ZF: u16 = 1 << 14;
+    /// Sign.
     pub const SF: u16 = 1 << 15;
     /// All six.
     pub const ALL: u16 = Self::OF | Self::CF | Self::PF | Self::AF | Self::ZF | Self::SF;
@@ -28,6 +34,7 @@ impl Status {
         Status(((rflags & 0xd5) << 8) as u16 | (rflags >> 11 & 1) as u16)
     }
 
+    /// Whether any flag of `mask` is set.
     pub fn has(self, mask: u16) -> bool {
         self.0 & mask != 0
     }
@@ -57,16 +64,27 @@ impl Status {
 
 /// RFLAGS bits outside the status flags.
 pub mod rflags {
+    /// Trap.
     pub const TF: u32 = 1 << 8;
+    /// Interrupt enable.
     pub const IF: u32 = 1 << 9;
+    /// Direction.
     pub const DF: u32 = 1 << 10;
+    /// I/O privilege level, two bits.
     pub const IOPL: u32 = 3 << 12;
+    /// Nested task.
     pub const NT: u32 = 1 << 14;
+    /// Resume.
     pub const RF: u32 = 1 << 16;
+    /// Virtual-8086 mode.
     pub const VM: u32 = 1 << 17;
+    /// Alignment check, access control.
     pub const AC: u32 = 1 << 18;
+    /// Virtual interrupt.
     pub const VIF: u32 = 1 << 19;
+    /// Virtual interrupt pending.
     pub const VIP: u32 = 1 << 20;
+    /// CPUID exists.
     pub const ID: u32 = 1 << 21;
     /// The six status flags at their RFLAGS positions.
     pub const STATUS: u32 = 0x8d5;

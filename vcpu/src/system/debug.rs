@@ -26,6 +26,7 @@ const DR7_GD: u64 = 1 << 13;
 
 /// DR6 and DR7 after power-on (SDM 3A table 9-1).
 pub const DR6_RESET: u64 = DR6_FIXED;
+/// DR7 after power-on.
 pub const DR7_RESET: u64 = DR7_FIXED;
 
 /// R/W field of DR7 (SDM 3B 17.2.4).

@@ -188,7 +188,7 @@ impl Core {
         self.with_cpl(target.cpl, |core| {
             for value in &frame[..count] {
                 rsp = rsp.wrapping_sub(8);
-                core.write(rsp, *value).map_err(|fault| core.stack_fault(fault, rsp))?;
+                core.write(rsp, *value).map_err(|fault| core.stack_fault(fault))?;
             }
             Ok(())
         })?;

@@ -9,18 +9,29 @@ pub const SELECTOR_INDEX: u16 = 0xfffc;
 
 /// System segment and gate types (SDM 3A table 3-2).
 pub mod kind {
+    /// 16-bit TSS, available.
     pub const TSS16: u8 = 1;
+    /// LDT.
     pub const LDT: u8 = 2;
+    /// 16-bit TSS, busy.
     pub const TSS16_BUSY: u8 = 3;
+    /// 16-bit call gate.
     pub const CALL_GATE16: u8 = 4;
+    /// Task gate.
     pub const TASK_GATE: u8 = 5;
+    /// 16-bit interrupt gate.
     pub const INTERRUPT_GATE16: u8 = 6;
+    /// 16-bit trap gate.
     pub const TRAP_GATE16: u8 = 7;
     /// 32-bit, or 64-bit in long mode; so are the next ones.
     pub const TSS: u8 = 9;
+    /// TSS, busy.
     pub const TSS_BUSY: u8 = 11;
+    /// Call gate.
     pub const CALL_GATE: u8 = 12;
+    /// Interrupt gate.
     pub const INTERRUPT_GATE: u8 = 14;
+    /// Trap gate.
     pub const TRAP_GATE: u8 = 15;
 }
 
@@ -34,10 +45,12 @@ impl Descriptor {
         (self.0 >> 40 & 15) as u8
     }
 
+    /// Descriptor privilege level, 0…3.
     pub fn dpl(self) -> u8 {
         (self.0 >> 45 & 3) as u8
     }
 
+    /// P bit.
     pub fn present(self) -> bool {
         self.0 & 1 << 47 != 0
     }
@@ -47,10 +60,12 @@ impl Descriptor {
         self.0 & 1 << 44 == 0
     }
 
+    /// Code segment.
     pub fn is_code(self) -> bool {
         !self.is_system() && self.kind() & 8 != 0
     }
 
+    /// Conforming code segment.
     pub fn is_conforming(self) -> bool {
         self.is_code() && self.kind() & 4 != 0
     }
@@ -60,10 +75,12 @@ impl Descriptor {
         !self.is_system() && self.kind() & 0xa != 8
     }
 
+    /// Data segment that may be written.
     pub fn is_writable(self) -> bool {
         !self.is_system() && self.kind() & 0xa == 2
     }
 
+    /// A bit of a code or data segment.
     pub fn is_accessed(self) -> bool {
         self.kind() & 1 != 0
     }
@@ -78,6 +95,7 @@ impl Descriptor {
         self.0 & 1 << 54 != 0
     }
 
+    /// Segment base, its low 32 bits.
     pub fn base(self) -> u64 {
         self.0 >> 16 & 0xff_ffff | (self.0 >> 56 & 0xff) << 24
     }

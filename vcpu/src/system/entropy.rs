@@ -28,6 +28,7 @@ pub struct Entropy {
 /// Where a generator stands; all that has to be saved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct EntropyState {
+    /// Seed of the generator.
     pub seed: [u8; 32],
     /// 32-bit words taken so far.
     pub word_position: u128,
@@ -46,6 +47,7 @@ impl Entropy {
         Entropy { generator }
     }
 
+    /// Where the generator stands.
     pub fn save(&self) -> EntropyState {
         EntropyState { seed: self.generator.get_seed(), word_position: self.generator.get_word_pos() }
     }

@@ -56,7 +56,7 @@ fn direct<const CALL: bool, const SIZE: u8>(core: &mut Core, op: &Op) -> Result<
 /// Far pointer in memory: offset, then selector.
 fn indirect<const CALL: bool, T: Word>(core: &mut Core, op: &Op) -> Result<(), Fault> {
     let at = core.operand_address(op)?;
-    let offset = core.read::<T>(at).map_err(|fault| core.stack_operand(op, fault, at))?.to_u64();
+    let offset = core.read::<T>(at).map_err(|fault| core.refine_fault(op, fault))?.to_u64();
     let selector = core.read::<u16>(at.wrapping_add(T::SIZE))?;
     core.far_transfer(Transfer {
         call: CALL,

@@ -6,8 +6,11 @@ use crate::state::{Cpu, Segment, cr0, cr4, efer, rflags, seg};
 
 /// XCR0 state components.
 pub mod xcr0 {
+    /// x87 state.
     pub const X87: u64 = 1 << 0;
+    /// XMM registers and MXCSR.
     pub const SSE: u64 = 1 << 1;
+    /// Upper halves of the YMM registers.
     pub const AVX: u64 = 1 << 2;
 }
 

@@ -19,8 +19,11 @@ type Write = fn(&mut Core, u32, u64) -> Result<(), Fault>;
 
 /// A row of the table: one register or a range of them.
 pub struct Register {
+    /// Number of the first register.
     pub first: u32,
+    /// Number of the last register.
     pub last: u32,
+    /// Name in SDM volume 4.
     pub name: &'static str,
     /// Without it the register does not exist.
     feature: Option<Feature>,
@@ -111,8 +114,8 @@ pub static REGISTERS: &[Register] = &[
 
 /// Bit 0: locked, with VMX and SGX off.
 const FEATURE_CONTROL_LOCKED: u64 = 1;
-/// IBRS, STIBP, SSBD.
-const SPEC_CTRL_BITS: u64 = 7;
+/// IBRS, STIBP, SSBD, BHI_DIS_S.
+const SPEC_CTRL_BITS: u64 = 7 | 1 << 10;
 /// Far above any that Linux knows as too old.
 const MICROCODE_REVISION: u64 = 0x0d00_03f5;
 /// Ratio of the highest frequency to the bus clock of 100 MHz.

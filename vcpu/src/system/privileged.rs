@@ -50,7 +50,7 @@ fn invpcid<const WIDE: bool>(core: &mut Core, op: &Op) -> Result<(), Fault> {
     let kind = if WIDE { raw } else { u64::from(raw as u32) };
     let at = core.operand_address(op)?;
     let mut descriptor = [0; 16];
-    core.read_bytes(at, &mut descriptor).map_err(|fault| core.stack_operand(op, fault, at))?;
+    core.read_bytes(at, &mut descriptor).map_err(|fault| core.refine_fault(op, fault))?;
     let [pcid, address] = [0, 8].map(|from| {
         let bytes = descriptor[from..from + 8].try_into().expect("eight bytes of sixteen");
         u64::from_le_bytes(bytes)

@@ -133,7 +133,7 @@ fn set_register<T: Word>(core: &mut Core, number: u8, value: u64) {
 /// LDS, LES, LFS, LGS, LSS: offset, then selector.
 fn load_far<const SEGMENT: usize, T: Word>(core: &mut Core, op: &Op) -> Result<(), Fault> {
     let at = core.operand_address(op)?;
-    let offset = core.read::<T>(at).map_err(|fault| core.stack_operand(op, fault, at))?;
+    let offset = core.read::<T>(at).map_err(|fault| core.refine_fault(op, fault))?;
     let selector = core.read::<u16>(at.wrapping_add(T::SIZE))?;
     core.load_segment(SEGMENT, selector)?;
     set_register::<T>(core, op.reg, offset.to_u64());

@@ -9,7 +9,9 @@ use crate::state::{Segment, seg};
 /// A stack in use by one instruction: the current one, or one that is being switched to.
 #[derive(Clone, Copy, Debug)]
 pub struct Stack {
+    /// SS with its hidden part.
     pub segment: Segment,
+    /// The stack pointer.
     pub pointer: u64,
     /// Bits of the stack pointer that count: 16, 32 or 64 of them.
     mask: u64,
@@ -62,7 +64,7 @@ impl Stack {
             4 => core.write(gva, value as u32),
             _ => core.write(gva, value),
         };
-        written.map_err(|fault| core.stack_fault(fault, gva))?;
+        written.map_err(|fault| core.stack_fault(fault))?;
         self.pointer = self.pointer & !self.mask | offset;
         Ok(())
     }
@@ -74,7 +76,7 @@ impl Stack {
         }
         let offset = self.pointer.wrapping_sub(4) & self.mask;
         let gva = self.address(core, offset, 4)?;
-        core.write(gva, selector).map_err(|fault| core.stack_fault(fault, gva))?;
+        core.write(gva, selector).map_err(|fault| core.stack_fault(fault))?;
         self.pointer = self.pointer & !self.mask | offset;
         Ok(())
     }
@@ -88,7 +90,7 @@ impl Stack {
             4 => core.read::<u32>(gva).map(u64::from),
             _ => core.read::<u64>(gva),
         };
-        let value = read.map_err(|fault| core.stack_fault(fault, gva))?;
+        let value = read.map_err(|fault| core.stack_fault(fault))?;
         self.skip(u64::from(size));
         Ok(value)
     }

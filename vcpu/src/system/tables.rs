@@ -41,7 +41,7 @@ pub const ROWS: &[Row] = &[
 fn load_table<const SIZE: u8>(core: &mut Core, op: &Op) -> Result<TableReg, Fault> {
     core.require_cpl0()?;
     let at = core.operand_address(op)?;
-    let limit = core.read::<u16>(at).map_err(|fault| core.stack_operand(op, fault, at))?;
+    let limit = core.read::<u16>(at).map_err(|fault| core.refine_fault(op, fault))?;
     let at = at.wrapping_add(2);
     let base = match SIZE {
         2 => u64::from(core.read::<u32>(at)? & 0xff_ffff),
@@ -58,7 +58,7 @@ fn store_table<const SIZE: u8>(core: &mut Core, op: &Op, table: TableReg) -> Res
     image[..2].copy_from_slice(&table.limit.to_le_bytes());
     image[2..].copy_from_slice(&table.base.to_le_bytes());
     let len = 2 + usize::from(SIZE);
-    core.write_bytes(at, &image[..len]).map_err(|fault| core.stack_operand(op, fault, at))
+    core.write_bytes(at, &image[..len]).map_err(|fault| core.refine_fault(op, fault))
 }
 
 fn lgdt<const SIZE: u8>(core: &mut Core, op: &Op) -> Result<(), Fault> {
@@ -159,15 +159,4 @@ fn system_segment(core: &mut Core, selector: u16, found: Descriptor) -> Result<S
         }
     }
     Ok(segment)
-}
-
-impl Core {
-    /// A fault of a memory operand that goes through SS.
-    pub(super) fn stack_operand(&self, op: &Op, fault: Fault, gva: u64) -> Fault {
-        if usize::from(op.checked_segment) == crate::state::seg::SS {
-            self.stack_fault(fault, gva)
-        } else {
-            fault
-        }
-    }
 }

@@ -106,7 +106,7 @@ fn nothing(_core: &mut Core, _op: &Op) -> Result<(), Fault> {
 /// CLFLUSH and CLWB fault like a load of one byte (SDM 2A).
 fn cache_line(core: &mut Core, op: &Op) -> Result<(), Fault> {
     let gva = core.operand_address(op)?;
-    core.probe_read(gva, 1).map_err(|fault| core.refine_fault(op, fault, gva))
+    core.probe_read(gva, 1).map_err(|fault| core.refine_fault(op, fault))
 }
 
 fn ldmxcsr<const DOMAIN: u8>(core: &mut Core, op: &Op) -> Result<(), Fault> {

@@ -140,7 +140,7 @@ fn fnstenv<const WIDTH: usize>(core: &mut Core, op: &Op) -> Result<(), Fault> {
     let mut image = [0; 28];
     let image = &mut image[..environment_len::<WIDTH>()];
     environment::<WIDTH>(&core.cpu.data.fx, image);
-    core.write_bytes(gva, image).map_err(|fault| core.refine_fault(op, fault, gva))?;
+    core.write_bytes(gva, image).map_err(|fault| core.refine_fault(op, fault))?;
     let fx = &mut core.cpu.data.fx;
     fpu::set_control(fx, fpu::control(fx) | EXCEPTIONS);
     Ok(())
@@ -151,7 +151,7 @@ fn fldenv<const WIDTH: usize>(core: &mut Core, op: &Op) -> Result<(), Fault> {
     let gva = core.operand_address(op)?;
     let mut image = [0; 28];
     let image = &mut image[..environment_len::<WIDTH>()];
-    core.read_bytes(gva, image).map_err(|fault| core.refine_fault(op, fault, gva))?;
+    core.read_bytes(gva, image).map_err(|fault| core.refine_fault(op, fault))?;
     set_environment::<WIDTH>(&mut core.cpu.data.fx, image);
     Ok(())
 }
@@ -161,7 +161,7 @@ fn fnsave<const WIDTH: usize>(core: &mut Core, op: &Op) -> Result<(), Fault> {
     let gva = core.operand_address(op)?;
     let mut image = [0; 108];
     let len = save::<WIDTH>(&core.cpu.data.fx, &mut image);
-    core.write_bytes(gva, &image[..len]).map_err(|fault| core.refine_fault(op, fault, gva))?;
+    core.write_bytes(gva, &image[..len]).map_err(|fault| core.refine_fault(op, fault))?;
     fpu::initialise(&mut core.cpu.data.fx);
     Ok(())
 }
@@ -171,7 +171,7 @@ fn frstor<const WIDTH: usize>(core: &mut Core, op: &Op) -> Result<(), Fault> {
     let gva = core.operand_address(op)?;
     let mut image = [0; 108];
     let image = &mut image[..environment_len::<WIDTH>() + 80];
-    core.read_bytes(gva, image).map_err(|fault| core.refine_fault(op, fault, gva))?;
+    core.read_bytes(gva, image).map_err(|fault| core.refine_fault(op, fault))?;
     restore::<WIDTH>(&mut core.cpu.data.fx, image);
     Ok(())
 }

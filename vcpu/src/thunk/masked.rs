@@ -78,7 +78,7 @@ fn selected<const SIZE: usize>(mask: &[u64; 4], i: usize) -> bool {
 
 fn read_element<const SIZE: usize>(core: &mut Core, op: &Op, gva: u64) -> Result<u64, Fault> {
     let read = if SIZE == 8 { core.read::<u64>(gva) } else { core.read::<u32>(gva).map(u64::from) };
-    read.map_err(|fault| core.refine_fault(op, fault, gva))
+    read.map_err(|fault| core.refine_fault(op, fault))
 }
 
 fn write_element<const SIZE: usize>(core: &mut Core, gva: u64, value: u64) -> Result<(), Fault> {
@@ -108,7 +108,7 @@ fn mask_store<const WIDTH: u8, const SIZE: usize>(core: &mut Core, op: &Op) -> R
     let elements = || (0..usize::from(WIDTH) / SIZE).filter(|&i| selected::<SIZE>(&mask, i));
     let at = |i: usize| gva.wrapping_add((i * SIZE) as u64);
     for i in elements() {
-        core.probe_write(at(i), SIZE as u64).map_err(|fault| core.refine_fault(op, fault, at(i)))?;
+        core.probe_write(at(i), SIZE as u64).map_err(|fault| core.refine_fault(op, fault))?;
     }
     for i in elements() {
         write_element::<SIZE>(core, at(i), element::<SIZE>(&value, i))?;
@@ -132,7 +132,7 @@ fn byte_mask_store<const DOMAIN: u8>(core: &mut Core, op: &Op) -> Result<(), Fau
     let bytes = || (0..count).filter(|&i| mask[i] & 0x80 != 0);
     for i in bytes() {
         let at = gva.wrapping_add(i as u64);
-        core.probe_write(at, 1).map_err(|fault| core.refine_fault(op, fault, at))?;
+        core.probe_write(at, 1).map_err(|fault| core.refine_fault(op, fault))?;
     }
     for i in bytes() {
         core.write(gva.wrapping_add(i as u64), value[i])?;

@@ -7,7 +7,7 @@ use super::plan::{Access, Domain};
 use crate::core::Core;
 use crate::fault::{Fault, vector};
 use crate::isa::{Op, Routine};
-use crate::state::{cr0, cr4, rflags, seg};
+use crate::state::{cr0, cr4, rflags};
 use crate::thunk::fpu;
 
 /// MXCSR bits (SDM 1 10.2.3).
@@ -68,7 +68,7 @@ fn store<const DOMAIN: u8>(core: &mut Core, op: &Op) -> Result<(), Fault> {
     let thunk = core.thunks.thunk(op.aux);
     let gva = core.vector_address(op, thunk.align_mask)?;
     if thunk.probe {
-        core.probe_write(gva, u64::from(thunk.size)).map_err(|fault| core.refine_fault(op, fault, gva))?;
+        core.probe_write(gva, u64::from(thunk.size)).map_err(|fault| core.refine_fault(op, fault))?;
     }
     if !core.execute(&thunk)? {
         return Ok(());
@@ -127,11 +127,6 @@ impl Core {
         if gva & u64::from(align_mask) == 0 { Ok(gva) } else { Err(Fault::gp(0)) }
     }
 
-    /// #SS instead of #GP for a non-canonical address in the stack segment.
-    pub(super) fn refine_fault(&self, op: &Op, fault: Fault, gva: u64) -> Fault {
-        if op.checked_segment as usize == seg::SS { self.stack_fault(fault, gva) } else { fault }
-    }
-
     /// Reads `size` bytes, at most 32, zero-extended.
     #[inline(always)]
     pub(super) fn read_vector(&mut self, op: &Op, gva: u64, size: u8) -> Result<[u64; 4], Fault> {
@@ -143,7 +138,7 @@ impl Core {
             32 if gva & 0xff8 <= 0xfe0 && gva & 7 == 0 => self.read_words::<4>(gva),
             _ => self.read_odd(gva, size),
         };
-        read.map_err(|fault| self.refine_fault(op, fault, gva))
+        read.map_err(|fault| self.refine_fault(op, fault))
     }
 
     #[inline(always)]
@@ -177,7 +172,7 @@ impl Core {
             32 if gva & 0xff8 <= 0xfe0 && gva & 7 == 0 => self.write_words(gva, value),
             _ => self.write_bytes(gva, &to_bytes(value)[..usize::from(size)]),
         };
-        written.map_err(|fault| self.refine_fault(op, fault, gva))
+        written.map_err(|fault| self.refine_fault(op, fault))
     }
 
     #[inline(always)]

@@ -100,7 +100,7 @@ fn fxsave(core: &mut Core, op: &Op) -> Result<(), Fault> {
     put_x87(&core.cpu.data, &mut area);
     put_mxcsr(&core.cpu.data, &mut area);
     put_vectors(&core.cpu.data, 0, count, &mut area[XMM..]);
-    core.probe_write(gva, 512).map_err(|fault| core.refine_fault(op, fault, gva))?;
+    core.probe_write(gva, 512).map_err(|fault| core.refine_fault(op, fault))?;
     core.write_bytes(gva, &area[..XMM + 16 * count])
 }
 
@@ -109,7 +109,7 @@ fn fxrstor(core: &mut Core, op: &Op) -> Result<(), Fault> {
     let gva = area_address(core, op, 16)?;
     let count = vector_count(core);
     let mut area = [0; 512];
-    core.read_bytes(gva, &mut area).map_err(|fault| core.refine_fault(op, fault, gva))?;
+    core.read_bytes(gva, &mut area).map_err(|fault| core.refine_fault(op, fault))?;
     core.cpu.data.mxcsr = mxcsr_of(&area)?;
     fpu::load_image(&mut core.cpu.data.fx, &area);
     take_vectors(&mut core.cpu.data, 0, count, &area[XMM..]);
@@ -156,7 +156,7 @@ fn xsave<const FORM: u8>(core: &mut Core, op: &Op) -> Result<(), Fault> {
     put_vectors(data, 0, count, &mut area[XMM..HEADER]);
     put_vectors(data, 1, count, &mut area[YMM_HIGH..]);
     let len = if asked & AVX != 0 { AREA } else { YMM_HIGH } as u64;
-    core.probe_write(gva, len).map_err(|fault| core.refine_fault(op, fault, gva))?;
+    core.probe_write(gva, len).map_err(|fault| core.refine_fault(op, fault))?;
     let pieces = [
         (saved & X87 != 0, 0, MXCSR),
         (with_mxcsr, MXCSR, MXCSR + 8),
@@ -195,7 +195,7 @@ fn xrstor(core: &mut Core, op: &Op) -> Result<(), Fault> {
     let gva = area_address(core, op, 64)?;
     let count = vector_count(core);
     let mut area = [0; AREA];
-    core.read_bytes(gva, &mut area[..YMM_HIGH]).map_err(|fault| core.refine_fault(op, fault, gva))?;
+    core.read_bytes(gva, &mut area[..YMM_HIGH]).map_err(|fault| core.refine_fault(op, fault))?;
     let (present, compact) = header(core, &area)?;
     if asked & present & AVX != 0 {
         core.read_bytes(gva.wrapping_add(YMM_HIGH as u64), &mut area[YMM_HIGH..])?;

@@ -5,17 +5,23 @@
 pub enum Word {
     /// Leaf 1.
     L1Ecx,
+    /// Leaf 1, EDX.
     L1Edx,
     /// Leaf 6.
     L6Eax,
     /// Leaf 7, subleaf 0.
     L7Ebx,
+    /// Leaf 7, subleaf 0, ECX.
     L7Ecx,
+    /// Leaf 7, subleaf 0, EDX.
     L7Edx,
+    /// Leaf 7, subleaf 2.
+    L72Edx,
     /// Leaf DH, subleaf 1.
     LDEax,
     /// Leaf 80000001H.
     X1Ecx,
+    /// Leaf 80000001H, EDX.
     X1Edx,
     /// Leaf 80000007H.
     X7Edx,
@@ -23,10 +29,13 @@ pub enum Word {
 
 /// A row of the feature table.
 pub struct FeatureRow {
+    /// The feature.
     pub feature: Feature,
     /// QEMU's name; underscores count as dashes.
     pub name: &'static str,
+    /// The register with its bit.
     pub word: Word,
+    /// Number of the bit, 0…31.
     pub bit: u32,
     /// Features without which this one cannot be offered.
     pub needs: &'static [Feature],
@@ -114,6 +123,7 @@ features! {
     Stibp "stibp" L7Edx 27 [SpecCtrl];
     ArchCapabilities "arch-capabilities" L7Edx 29 [];
     Ssbd "ssbd" L7Edx 31 [SpecCtrl];
+    BhiCtrl "bhi-ctrl" L72Edx 4 [SpecCtrl];
     Xsaveopt "xsaveopt" LDEax 0 [Xsave];
     LahfLm "lahf-lm" X1Ecx 0 [];
     Abm "abm" X1Ecx 5 [];
@@ -224,9 +234,11 @@ const NOT_OFFERED: &[&str] = &[
 /// What a feature name means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Named {
+    /// A feature that models may offer.
     Feature(Feature),
     /// QEMU has it, no model here does.
     NotOffered,
+    /// Nobody knows it.
     Unknown,
 }
 
@@ -281,15 +293,18 @@ impl FeatureSet {
         FeatureSet(self.0 | other.0)
     }
 
+    /// Whether the feature is in the set.
     #[inline]
     pub fn has(self, feature: Feature) -> bool {
         self.0 >> feature as u32 & 1 != 0
     }
 
+    /// Adds a feature.
     pub fn insert(&mut self, feature: Feature) {
         self.0 |= 1 << feature as u32;
     }
 
+    /// Takes a feature out.
     pub fn remove(&mut self, feature: Feature) {
         self.0 &= !(1 << feature as u32);
     }

@@ -19,6 +19,8 @@ pub const TSC_HZ: u64 = 2_000_000_000;
 /// Crystal clock of leaf 15H; Linux takes it for the APIC timer's frequency.
 pub const CRYSTAL_HZ: u32 = 1_000_000_000;
 
+/// Highest subleaf of leaf 7.
+const LEAF_7_SUBLEAF_MAX: u32 = 2;
 const BASIC_MAX: u32 = 0x16;
 const HYPERVISOR_BASE: u32 = 0x4000_0000;
 /// Leaf that tells the TSC and APIC timer frequency to guests that know it from VMware and Xen.
@@ -35,9 +37,13 @@ const AVX_STATE_BYTES: u32 = 256;
 /// What CPUID shows beside the model.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Surroundings {
+    /// Initial APIC id.
     pub apic_id: u32,
+    /// Logical processors of the machine.
     pub cpu_count: u32,
+    /// CR4: leaf 1 shows CR4.OSXSAVE.
     pub cr4: u64,
+    /// XCR0: leaf DH shows the size of its XSAVE area.
     pub xcr0: u64,
 }
 
@@ -83,7 +89,10 @@ impl Model {
             2 => [0x00fe_ff01, 0xf0, 0, 0],
             4 => cache_leaf(subleaf, around),
             6 => [word(Word::L6Eax), 0, 0, 0],
-            7 if subleaf == 0 => [0, word(Word::L7Ebx), word(Word::L7Ecx), word(Word::L7Edx)],
+            7 if subleaf == 0 => {
+                [LEAF_7_SUBLEAF_MAX, word(Word::L7Ebx), word(Word::L7Ecx), word(Word::L7Edx)]
+            }
+            7 if subleaf == 2 => [0, 0, 0, word(Word::L72Edx)],
             0xb => topology(subleaf, around),
             0xd if self.has(Feature::Xsave) => self.xsave(subleaf, around),
             0x15 => [1, (TSC_HZ / u64::from(CRYSTAL_HZ)) as u32, CRYSTAL_HZ, 0],

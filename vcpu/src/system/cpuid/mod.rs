@@ -27,16 +27,40 @@ pub struct Model {
 /// Why a CPU cannot be had as asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ModelError {
+    /// No model has that name.
     #[error("unknown CPU model '{name}'; there are: {}", known_models())]
-    Model { name: String },
+    Model {
+        /// As it was given.
+        name: String,
+    },
+    /// No feature has that name.
     #[error("unknown CPU feature '{name}'")]
-    Feature { name: String },
+    Feature {
+        /// As it was given.
+        name: String,
+    },
+    /// The feature exists, but no model here has it.
     #[error("CPU feature '{name}' is not offered")]
-    NotOffered { name: String },
+    NotOffered {
+        /// As it was given.
+        name: String,
+    },
+    /// A feature was asked for, and one it rests on switched off.
     #[error("CPU feature '{name}' needs '{needs}', which is switched off")]
-    Needs { name: &'static str, needs: &'static str },
+    Needs {
+        /// The feature asked for.
+        name: &'static str,
+        /// The one it rests on.
+        needs: &'static str,
+    },
+    /// The host CPU lacks what thunks of the model's instructions need.
     #[error("CPU model '{model}' needs what the host CPU lacks: {features}")]
-    Host { model: &'static str, features: String },
+    Host {
+        /// The model asked for.
+        model: &'static str,
+        /// What is missing, separated by commas.
+        features: String,
+    },
 }
 
 fn known_models() -> String {
@@ -101,15 +125,18 @@ impl Model {
         }
     }
 
+    /// The name of its row.
     pub fn name(&self) -> &'static str {
         self.name
     }
 
+    /// Whether it offers the feature.
     #[inline]
     pub fn has(&self, feature: Feature) -> bool {
         self.features.has(feature)
     }
 
+    /// All that it offers.
     pub fn features(&self) -> FeatureSet {
         self.features
     }

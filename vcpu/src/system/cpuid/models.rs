@@ -10,12 +10,17 @@ use Feature::*;
 
 /// A row of the model table.
 pub struct ModelRow {
+    /// The name on the command line.
     pub name: &'static str,
+    /// Family that leaf 1 shows.
     pub family: u32,
+    /// Model number that leaf 1 shows.
     pub model: u32,
+    /// Stepping that leaf 1 shows.
     pub stepping: u32,
     /// Shown by leaves 80000002H…80000004H; at most 47 bytes.
     pub brand: &'static str,
+    /// All features it has.
     pub features: FeatureSet,
 }
 
@@ -48,6 +53,7 @@ const SUPERVISOR: FeatureSet = FeatureSet::of(&[
     SpecCtrl,
     Stibp,
     Ssbd,
+    BhiCtrl,
     PrefetchW,
 ]);
 
