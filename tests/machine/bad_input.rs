@@ -88,7 +88,7 @@ fn recordings() {
         ("record --force -o foreign -kernel k", &["foreign", "other files"]),
         (&format!("{record}file"), &["file", "not the directory"]),
         ("record -kernel k", &["--output"]),
-        ("replay", &["recording"]),
+        ("replay", &["RECORDING"]),
         ("replay missing", &["no recording missing"]),
         ("replay empty", &["empty", "no manifest"]),
         ("replay file", &["file"]),

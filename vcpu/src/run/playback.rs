@@ -96,6 +96,15 @@ impl Playback {
         Ok(Flow::Go)
     }
 
+    /// The log ends with a triple fault right here. Its instruction does not retire, so it has to be tried.
+    fn is_triple_fault_due(&self, machine: &Machine) -> bool {
+        let due = Stamped {
+            icount: Icount(machine.icount()),
+            event: Event::Shutdown { cause: ShutdownCause::TripleFault },
+        };
+        matches!(self.ahead.front(), Some(Next::Event(next)) if *next == due)
+    }
+
     fn next_icount(&self) -> u64 {
         match self.ahead.front() {
             Some(Next::Event(stamped)) => stamped.icount.0,
@@ -199,7 +208,7 @@ impl Playback {
             if self.look_ahead(machine)? == Flow::Leave {
                 return Ok(Flow::Leave);
             }
-            if self.next_icount() > machine.icount() {
+            if self.next_icount() > machine.icount() || self.is_triple_fault_due(machine) {
                 return Ok(Flow::Go);
             }
             // The CPU was still halted when this came, so nothing could be delivered: only time goes on.
@@ -247,7 +256,8 @@ impl Inputs for Playback {
     }
 
     fn limit(&self, machine: &Machine) -> u64 {
-        self.next_icount().min(machine.icount() + QUANTUM)
+        let limit = self.next_icount().min(machine.icount() + QUANTUM);
+        limit + u64::from(self.is_triple_fault_due(machine))
     }
 
     /// Never sleeps: guest time jumps to the next timer, or to what the log says.
@@ -286,9 +296,11 @@ impl Inputs for Playback {
         if self.look_ahead(machine)? == Flow::Leave {
             return Ok(Flow::Leave);
         }
+        // With -no-shutdown the machine stood still here until the host ended it.
+        let waits = machine.description.no_shutdown && cause == ShutdownCause::GuestShutdown;
         match self.ahead.pop_front() {
             Some(Next::Event(Stamped { icount, event: Event::Shutdown { cause: recorded } }))
-                if icount.0 == machine.icount() && recorded == cause =>
+                if icount.0 == machine.icount() && (recorded == cause || waits && from_host(recorded)) =>
             {
                 Ok(Flow::Again)
             }
@@ -311,7 +323,9 @@ impl Playback {
     fn nothing_left(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
         match self.ahead.front() {
             Some(Next::End(..)) => self.pause(machine, PauseReason::EndOfLog),
-            Some(Next::Event(stamped)) if stamped.icount.0 > machine.icount() => {
+            Some(Next::Event(stamped))
+                if stamped.icount.0 > machine.icount() || self.is_triple_fault_due(machine) =>
+            {
                 let expected = format!("{:?} at icount {}", stamped.event, stamped.icount);
                 self.diverged(machine, "progress", expected, "the CPU is halted for ever".into())
             }
