@@ -4,7 +4,6 @@
 //! then one module a kind. How they are started and what they promise: `docs/devices.md`.
 
 pub mod chardev;
-pub mod inherit;
 pub mod lifetime;
 pub mod options;
 pub mod rings;

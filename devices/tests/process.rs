@@ -2,6 +2,8 @@
 //!
 //! The process is the example `device`, which `cargo test` builds beside the tests.
 
+#![allow(clippy::unwrap_used, reason = "clippy takes only #[test] functions for tests, not their helpers")]
+
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::pty::openpty;
 use nix::sys::signal::{Signal, kill};
@@ -9,7 +11,7 @@ use nix::sys::termios::{LocalFlags, tcgetattr};
 use nix::unistd::Pid;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -220,7 +222,7 @@ fn console_and_monitor_share_a_terminal() {
     .unwrap();
     drop(for_child);
     wait_for("raw mode", || !tcgetattr(&pair.slave).unwrap().local_flags.contains(LocalFlags::ICANON));
-    let mut user = File::from(OwnedFd::from(pair.master.try_clone().unwrap()));
+    let mut user = File::from(pair.master.try_clone().unwrap());
     // More than anyone keeps, with nobody there to take it: the escape must still work.
     for _ in 0..5 {
         user.write_all(&[b'z'; 3000]).unwrap();

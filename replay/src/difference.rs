@@ -148,7 +148,8 @@ mod tests {
     #[test]
     fn every_property_is_named_with_both_values() {
         let recorded = manifest::example().machine;
-        let cases: [(fn(&mut Machine), &str); 16] = [
+        type Change = fn(&mut Machine);
+        let cases: [(Change, &str); 16] = [
             (|m| m.ram_bytes = 320 << 20, "-m (RAM size): recorded 256 MiB, given 320 MiB"),
             (|m| m.cpu.features.clear(), "-cpu: recorded x86-64-v3,-avx2, given x86-64-v3"),
             (|m| m.cpu_count = 2, "-smp (number of CPUs): recorded 1, given 2"),

@@ -6,6 +6,7 @@ pub mod codec;
 pub mod difference;
 pub mod digest;
 pub mod event;
+pub mod inherit;
 pub mod lane;
 pub mod log;
 pub mod machine;

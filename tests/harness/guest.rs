@@ -1,57 +1,57 @@
-//! Runs one instruction on our own CPU: a bare machine in long mode at CPL 3, its page tables made by hand, its
-//! exceptions seen through an IDT whose every gate leads to a HLT of its own.
+//! A bare machine for test guests: CPU, RAM and chipset without loader or firmware, in a mode of the test's choice.
 
-use crate::arena::{self, CODE, Image, PAGE, RIGHTS, Rights};
-use crate::state::{CodeSize, Outcome, Raised, State};
+use super::layout::*;
+use super::paging::{Format, PRESENT, Tables, USER, WRITE};
+use super::segments::{self, Gate, INTERRUPT_GATE, selector};
 use replay::machine::{Boot, Clock, CpuChoice, Machine};
 use vcpu::core::Core;
 use vcpu::interp::{Interpreter, Stop};
-use vcpu::state::{Activity, Segment, Shadow, TableReg, cr0, cr4, efer, seg};
+use vcpu::run::digest::{self, RamDigest};
+use vcpu::run::power_on;
+use vcpu::state::regs::gpr;
+use vcpu::state::{Segment, TableReg, cr0, cr4, efer, rflags, seg};
 
-/// RAM of the machine.
-const RAM_BYTES: u64 = 4 << 20;
-/// Where guest physical memory is mapped for the supervisor.
-const SUPERVISOR: u64 = 0xffff_8000_0000_0000;
-/// Guest physical addresses.
-const PML4: u64 = 0x1000;
-const GDT: u64 = 0x10_0000;
-const IDT: u64 = 0x10_1000;
-const TSS: u64 = 0x10_2000;
-const HANDLERS: u64 = 0x10_3000;
-const STACK_TOP: u64 = 0x10_5000;
-const CODE_PAGE: u64 = 0x10_6000;
-const ARENA: u64 = 0x11_0000;
-/// Linux's own selectors, so that those which instructions show are the same.
-const KERNEL_CODE: u16 = 0x10;
-const USER_CODE32: u16 = 0x23;
-const USER_DATA: u16 = 0x2b;
-const USER_CODE64: u16 = 0x33;
-const TSS_SELECTOR: u16 = 0x40;
-/// Page-table entry bits.
-const PRESENT: u64 = 1;
-const WRITE: u64 = 2;
-const USER: u64 = 4;
-/// RFLAGS bits outside the status flags that a case may set: TF, IF, DF, AC, ID and the fixed one.
-const RESUME_FLAG: u64 = 1 << 16;
-/// Vectors that push an error code.
-const WITH_CODE: [u8; 7] = [8, 10, 11, 12, 13, 14, 17];
+/// Nanoseconds of guest time an instruction, as a power of two.
+pub const SHIFT: u8 = 3;
 
-/// Our CPU as an executor.
+/// A machine with a small program in it.
 pub struct Guest {
+    /// CPU, memory and chipset.
     pub core: Core,
-    interpreter: Interpreter,
-    next_table: u64,
+    /// The page tables in use.
+    pub tables: Tables,
+    engine: Interpreter,
+    memory_digest: RamDigest,
+    long: bool,
 }
 
-fn machine(model: &str, features: &[(&str, bool)]) -> Machine {
-    let features = features.iter().map(|&(name, on)| (name.to_string(), on)).collect();
+/// What an exception or interrupt pushed for its handler, which has halted at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// The vector whose default handler was reached.
+    pub vector: u8,
+    /// Error code, where it has one.
+    pub code: Option<u32>,
+    /// Return address.
+    pub rip: u64,
+    /// CS before it.
+    pub cs: u16,
+    /// RFLAGS to return with.
+    pub rflags: u32,
+    /// RSP before it; outside 64-bit mode only pushed with a change of rings.
+    pub rsp: u64,
+    /// SS before it, likewise.
+    pub ss: u16,
+}
+
+fn description() -> Machine {
     Machine {
         ram_bytes: RAM_BYTES,
-        cpu: CpuChoice { model: model.into(), features },
+        cpu: CpuChoice { model: "x86-64-v3".into(), features: vec![] },
         cpu_count: 1,
         boot: Boot::default(),
-        clock: Clock { shift: 0, auto: false, sleep: false, rtc_base: 0 },
-        uarts: vec![],
+        clock: Clock { shift: SHIFT, auto: false, sleep: false, rtc_base: 0 },
+        uarts: vec![None],
         devices: vec![],
         no_reboot: true,
         no_shutdown: false,
@@ -61,186 +61,268 @@ fn machine(model: &str, features: &[(&str, bool)]) -> Machine {
     }
 }
 
+fn flat(selector: u16, attributes: u16) -> Segment {
+    Segment { selector, attributes, limit: u32::MAX, base: 0 }
+}
+
 impl Guest {
-    /// A CPU of the named model, in long mode.
-    pub fn new(model: &str, features: &[(&str, bool)]) -> Guest {
-        let core = vcpu::run::power_on::bare(&machine(model, features)).expect("a machine");
-        let mut guest = Guest { core, interpreter: Interpreter::default(), next_table: PML4 + PAGE };
-        guest.map_everything();
-        guest.write_tables();
-        guest.set_control_registers();
-        guest
-    }
-
-    fn map_everything(&mut self) {
-        for page in 0..RAM_BYTES / PAGE {
-            self.map(SUPERVISOR + page * PAGE, page * PAGE, PRESENT | WRITE);
+    /// Real mode, segments 0, at 0:CODE & 0xffff with the stack below.
+    pub fn real() -> Guest {
+        let core = power_on::bare(&description()).expect("a small machine");
+        let mut guest = Guest {
+            core,
+            tables: Tables::new(Format::FourLevel),
+            engine: Interpreter::default(),
+            memory_digest: RamDigest::new(RAM_BYTES),
+            long: false,
+        };
+        for index in [seg::ES, seg::CS, seg::SS, seg::DS, seg::FS, seg::GS] {
+            guest.core.cpu.segments[index] = Segment {
+                selector: 0,
+                attributes: if index == seg::CS { 0x9b } else { 0x93 },
+                limit: 0xffff,
+                base: 0,
+            };
         }
-        self.map(CODE, CODE_PAGE, PRESENT | WRITE | USER);
-        for base in [arena::LOW, arena::HIGH] {
-            for (page, rights) in RIGHTS.iter().enumerate() {
-                let at = page as u64 * PAGE;
-                match rights {
-                    Rights::Absent => {}
-                    Rights::Read => self.map(base + at, ARENA + at, PRESENT | USER),
-                    Rights::Write => self.map(base + at, ARENA + at, PRESENT | WRITE | USER),
-                }
-            }
-        }
+        guest.core.cpu.rip = 0xc000;
+        // RDX holds the CPU's signature at power-on.
+        guest.set(gpr::RDX, 0);
+        guest.set(gpr::RSP, STACK);
+        guest.changed()
     }
 
-    /// Maps a page in the four-level tables.
-    fn map(&mut self, linear: u64, gpa: u64, bits: u64) {
-        let mut table = PML4;
-        for shift in [39, 30, 21] {
-            let at = table + (linear >> shift & 511) * 8;
-            let mut entry = self.core.mem.ram.get::<u64>(at);
-            if entry == 0 {
-                entry = self.next_table | PRESENT | WRITE | USER;
-                self.next_table += PAGE;
-                assert!(self.next_table <= GDT, "page tables fit below the GDT");
-                self.put(at, entry);
-            }
-            table = entry & !0xfff;
-        }
-        self.put(table + (linear >> 12 & 511) * 8, gpa | bits);
+    /// 32-bit protected mode with flat segments, without paging.
+    pub fn protected() -> Guest {
+        let mut guest = Guest::real();
+        guest.write_tables(false);
+        guest.enter_ring0(false);
+        guest.core.cpu.cr0 = cr0::PE | cr0::ET | cr0::NE;
+        guest.changed()
     }
 
-    fn put(&mut self, gpa: u64, value: u64) {
-        assert!(self.core.mem.ram.write_bytes(gpa, &value.to_le_bytes()), "RAM at {gpa:#x}");
+    /// 32-bit protected mode with PAE or two-level paging; the low 2 MiB are mapped as in `long`.
+    pub fn paged32(format: Format) -> Guest {
+        let mut guest = Guest::protected();
+        guest.start_paging(format);
+        guest.core.cpu.cr4 |= if format == Format::Pae { cr4::PAE } else { cr4::PSE };
+        guest.changed()
     }
 
-    fn write_tables(&mut self) {
-        let tss = SUPERVISOR + TSS;
-        let low = 0x67 | (tss & 0xff_ffff) << 16 | 0x8b << 40 | (tss >> 24 & 0xff) << 56;
-        let descriptors = [
-            (KERNEL_CODE, 0x00af_9b00_0000_ffff),
-            (USER_CODE32, 0x00cf_fb00_0000_ffff),
-            (USER_DATA, 0x00cf_f300_0000_ffff),
-            (USER_CODE64, 0x00af_fb00_0000_ffff),
-            (TSS_SELECTOR, low),
-            (TSS_SELECTOR + 8, tss >> 32),
+    /// 64-bit mode at CPL 0. The low 2 MiB are mapped to themselves; `CODE_USER`, `DATA_USER` and the stack of
+    /// ring 3 are user pages.
+    pub fn long() -> Guest {
+        let mut guest = Guest::real();
+        guest.write_tables(true);
+        guest.enter_ring0(true);
+        guest.core.cpu.cr0 = cr0::PE | cr0::ET | cr0::NE | cr0::WP;
+        guest.core.cpu.cr4 = cr4::PAE | cr4::PGE;
+        guest.core.cpu.efer = efer::LME | efer::LMA | efer::NXE | efer::SCE;
+        guest.start_paging(Format::FourLevel);
+        guest.changed()
+    }
+
+    /// The same machine about to run `CODE_USER` in ring 3.
+    pub fn user(mut self) -> Guest {
+        let code = if self.long { (selector::USER_CODE, 0xa0fb) } else { (selector::USER_CODE32, 0xc0fb) };
+        self.core.cpu.segments = [flat(selector::USER_DATA, 0xc0f3); 6];
+        self.core.cpu.segments[seg::CS] = flat(code.0, code.1);
+        self.core.cpu.rip = CODE_USER;
+        self.core.cpu.data.gpr[gpr::RSP] = STACK_USER;
+        self.changed()
+    }
+
+    /// The same machine about to run 32-bit code at `CODE_USER` in ring 3, with the 64-bit tables.
+    pub fn compatible(self) -> Guest {
+        let mut guest = self.user();
+        guest.core.cpu.segments[seg::CS] = flat(selector::USER_CODE32, 0xc0fb);
+        guest.changed()
+    }
+
+    fn enter_ring0(&mut self, long: bool) {
+        let cpu = &mut self.core.cpu;
+        let code = if long { (selector::KERNEL_CODE, 0xa09b) } else { (selector::KERNEL_CODE32, 0xc09b) };
+        cpu.segments = [flat(selector::KERNEL_DATA, 0xc093); 6];
+        cpu.segments[seg::CS] = flat(code.0, code.1);
+        cpu.gdtr = TableReg { base: GDT, limit: selector::LIMIT };
+        cpu.idtr = TableReg { base: IDT, limit: if long { 0xfff } else { 0x7ff } };
+        cpu.tr = Segment { selector: selector::TSS, attributes: 0x8b, limit: 0x67, base: TSS };
+        cpu.ldtr = Segment { selector: selector::LDT, attributes: 0x82, limit: 0xfff, base: LDT };
+        cpu.rip = CODE;
+        cpu.data.gpr[gpr::RSP] = STACK;
+    }
+
+    /// GDT, IDT, TSS and handlers.
+    fn write_tables(&mut self, long: bool) {
+        self.long = long;
+        let entries = [
+            (selector::KERNEL_CODE, segments::CODE64),
+            (selector::KERNEL_DATA, segments::DATA32),
+            (selector::USER_CODE32, segments::CODE32 | segments::DPL3),
+            (selector::USER_DATA, segments::DATA32 | segments::DPL3),
+            (selector::USER_CODE, segments::CODE64 | segments::DPL3),
+            (selector::KERNEL_CODE32, segments::CODE32),
+            (selector::TSS, segments::segment(TSS as u32, 0x67, 0x89, 0)),
+            (selector::LDT, segments::segment(LDT as u32, 0xfff, 0x82, 0)),
         ];
-        for (selector, descriptor) in descriptors {
-            self.put(GDT + u64::from(selector & !7), descriptor);
+        for (selector, descriptor) in entries {
+            self.set_descriptor(selector, descriptor);
         }
-        for vector in 0..256 {
-            let handler = SUPERVISOR + HANDLERS + vector;
-            let gate =
-                handler & 0xffff | u64::from(KERNEL_CODE) << 16 | 0x8e << 40 | (handler >> 16 & 0xffff) << 48;
-            self.put(IDT + 16 * vector, gate);
-            self.put(IDT + 16 * vector + 8, handler >> 32);
+        for vector in 0..=255 {
+            self.put(handler(vector), &[0xf4]);
+            self.set_gate(vector, Gate::new(INTERRUPT_GATE, self.kernel_code(), handler(vector)));
         }
-        let stack = (SUPERVISOR + STACK_TOP).to_le_bytes();
-        assert!(self.core.mem.ram.write_bytes(TSS + 4, &stack), "RAM holds the TSS");
-        // The I/O permission bitmap lies beyond the limit: no port is allowed.
-        assert!(self.core.mem.ram.write_bytes(TSS + 0x66, &0x68u16.to_le_bytes()), "RAM holds the TSS");
-        assert!(self.core.mem.ram.write_bytes(HANDLERS, &[0xf4; 256]), "RAM holds the handlers");
+        if long {
+            self.put(TSS + 4, &STACK_INNER.to_le_bytes());
+            self.put(TSS + 0x24, &STACK_IST.to_le_bytes());
+        } else {
+            self.put(TSS + 4, &(STACK_INNER as u32).to_le_bytes());
+            self.put(TSS + 8, &u32::from(selector::KERNEL_DATA).to_le_bytes());
+        }
+        // No I/O permission bitmap.
+        self.put(TSS + 0x66, &0x68u16.to_le_bytes());
     }
 
-    fn set_control_registers(&mut self) {
-        let cpu = &mut self.core.cpu;
-        cpu.cr0 = cr0::PE | cr0::MP | cr0::ET | cr0::NE | cr0::WP | cr0::AM | cr0::PG;
-        cpu.cr3 = PML4;
-        cpu.cr4 = cr4::PAE | cr4::OSFXSR | cr4::OSXMMEXCPT | cr4::OSXSAVE | cr4::FSGSBASE;
-        cpu.xcr0 = 7;
-        cpu.efer = efer::LME | efer::LMA | efer::NXE | efer::SCE;
-        cpu.gdtr = TableReg { base: SUPERVISOR + GDT, limit: 0x4f };
-        cpu.idtr = TableReg { base: SUPERVISOR + IDT, limit: 0xfff };
-        cpu.tr = Segment { selector: TSS_SELECTOR, attributes: 0x8b, limit: 0x67, base: SUPERVISOR + TSS };
-    }
-
-    /// Executes `code` once at `before.rip` in the code page; `memory` is the arena before and after.
-    pub fn run(&mut self, code: &[u8], size: CodeSize, before: &State, memory: &mut Image) -> Outcome {
-        let at = CODE_PAGE + before.rip.wrapping_sub(CODE);
-        let ram = &mut self.core.mem.ram;
-        assert!(ram.write_bytes(at, code), "the code page is RAM");
-        assert!(ram.write_bytes(at + code.len() as u64, &[0xcc; 16]), "the code page is RAM");
-        for page in present() {
-            ram.write_bytes(ARENA + page as u64, &memory[page..page + PAGE as usize]);
-        }
-        self.load(size, before);
-        let limit = self.core.cpu.icount + 1;
-        let stop = self.interpreter.run(&mut self.core, limit);
-        assert!(
-            matches!(stop, Stop::Limit | Stop::Service | Stop::Halted),
-            "the interpreter stopped: {stop:?}"
-        );
-        for page in present() {
-            memory[page..page + PAGE as usize]
-                .copy_from_slice(self.core.mem.ram.page((ARENA + page as u64) / PAGE));
-        }
-        self.store()
-    }
-
-    fn load(&mut self, size: CodeSize, before: &State) {
-        let cpu = &mut self.core.cpu;
-        let flat = |selector, attributes| Segment { selector, attributes, limit: u32::MAX, base: 0 };
-        let null = |base| Segment { base, ..Segment::default() };
-        cpu.segments = [flat(USER_DATA, 0xc0f3); 6];
-        cpu.segments[seg::FS] = null(before.fs_base);
-        cpu.segments[seg::GS] = null(before.gs_base);
-        cpu.segments[seg::CS] = match size {
-            CodeSize::Bits32 => flat(USER_CODE32, 0xc0fb),
-            CodeSize::Bits64 => flat(USER_CODE64, 0xa0fb),
+    fn start_paging(&mut self, format: Format) {
+        self.tables = Tables::new(format);
+        let user = |at| {
+            (CODE_USER..CODE_USER_END).contains(&at)
+                || (DATA_USER..DATA_USER_END).contains(&at)
+                || (STACK_USER - 0x2000..STACK_USER).contains(&at)
         };
-        cpu.activity = Activity::Running;
-        cpu.shadow = Shadow::None;
-        cpu.debug_pending = 0;
-        cpu.cr2 = 0;
-        cpu.rip = before.rip;
-        cpu.data.gpr[..16].copy_from_slice(&before.gpr);
-        cpu.data.ymm = before.ymm;
-        cpu.data.mxcsr = before.mxcsr;
-        let fx = &mut cpu.data.fx.0;
-        fx[0..2].copy_from_slice(&before.fcw.to_le_bytes());
-        fx[2..4].copy_from_slice(&before.fsw.to_le_bytes());
-        fx[4] = before.tags;
-        for (i, (significand, top)) in before.st.iter().enumerate() {
-            fx[32 + 16 * i..][..8].copy_from_slice(&significand.to_le_bytes());
-            fx[40 + 16 * i..][..2].copy_from_slice(&top.to_le_bytes());
+        for at in (0..TABLES_END).step_by(0x1000) {
+            self.map(at, at, 0, PRESENT | WRITE | if user(at) { USER } else { 0 });
         }
-        self.core.set_rflags(before.rflags as u32);
+        self.core.cpu.cr3 = self.tables.root;
+        self.core.cpu.cr0 |= cr0::PG;
+    }
+
+    /// The code segment of ring 0 in this mode.
+    pub fn kernel_code(&self) -> u16 {
+        if self.long { selector::KERNEL_CODE } else { selector::KERNEL_CODE32 }
+    }
+
+    /// Follows a change of control registers, segments or RFLAGS by the test.
+    pub fn changed(mut self) -> Guest {
         self.core.mode_changed();
+        self.core.breakpoints_changed();
+        if self.tables.format == Format::Pae {
+            self.core.cpu.pdpte = self.core.read_pdptes(self.core.cpu.cr3).unwrap_or_default();
+        }
+        self
     }
 
-    fn store(&self) -> Outcome {
-        let cpu = &self.core.cpu;
-        let fx = &cpu.data.fx.0;
-        let word = |at: usize| u16::from_le_bytes([fx[at], fx[at + 1]]);
-        let quad = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| fx[at + i]));
-        let mut state = State {
-            gpr: std::array::from_fn(|i| cpu.data.gpr[i]),
-            rip: cpu.rip,
-            rflags: u64::from(self.core.rflags()) & !RESUME_FLAG,
-            fs_base: cpu.segments[seg::FS].base,
-            gs_base: cpu.segments[seg::GS].base,
-            ymm: cpu.data.ymm,
-            mxcsr: cpu.data.mxcsr,
-            fcw: word(0),
-            fsw: word(2),
-            tags: fx[4],
-            st: std::array::from_fn(|i| (quad(32 + 16 * i), word(40 + 16 * i))),
-        };
-        if cpu.activity != Activity::Halted {
-            return Outcome { state, raised: None };
+    /// The same machine after some set-up by the test.
+    pub fn with(mut self, set_up: impl FnOnce(&mut Guest)) -> Guest {
+        set_up(&mut self);
+        self.changed()
+    }
+
+    /// The same machine with its program at RIP.
+    pub fn program(mut self, code: &[u8]) -> Guest {
+        let at = self.core.cpu.rip;
+        self.put(at, code);
+        self
+    }
+
+    /// Writes physical memory as a device would.
+    pub fn put(&mut self, gpa: u64, bytes: &[u8]) {
+        assert!(self.core.mem.ram.write_bytes(gpa, bytes), "{gpa:#x} is not RAM");
+    }
+
+    /// Writes eight bytes of physical memory.
+    pub fn put_u64(&mut self, gpa: u64, value: u64) {
+        self.put(gpa, &value.to_le_bytes());
+    }
+
+    /// Eight bytes of physical memory.
+    pub fn memory(&self, gpa: u64) -> u64 {
+        let mut bytes = [0; 8];
+        assert!(self.core.mem.ram.read_bytes(gpa, &mut bytes), "{gpa:#x} is not RAM");
+        u64::from_le_bytes(bytes)
+    }
+
+    /// A general register.
+    pub fn register(&self, register: usize) -> u64 {
+        self.core.cpu.data.gpr[register]
+    }
+
+    /// Sets a general register.
+    pub fn set(&mut self, register: usize, value: u64) {
+        self.core.cpu.data.gpr[register] = value;
+    }
+
+    /// Sets RFLAGS bits outside the status flags.
+    pub fn set_flags(&mut self, flags: u32) {
+        self.core.cpu.eflags |= flags;
+    }
+
+    /// Puts a descriptor into the GDT.
+    pub fn set_descriptor(&mut self, selector: u16, value: u64) {
+        self.put_u64(GDT + u64::from(selector & !7), value);
+    }
+
+    /// Puts a gate into the IDT.
+    pub fn set_gate(&mut self, vector: u8, gate: Gate) {
+        if self.long {
+            self.put_u64(IDT + u64::from(vector) * 16, gate.low());
+            self.put_u64(IDT + u64::from(vector) * 16 + 8, gate.high());
+        } else {
+            self.put_u64(IDT + u64::from(vector) * 8, gate.low());
         }
-        let vector = (cpu.rip - 1 - SUPERVISOR - HANDLERS) as u8;
-        let frame = cpu.data.gpr[4] - SUPERVISOR;
-        let pushed = |slot: u64| self.core.mem.ram.get::<u64>(frame + 8 * slot);
-        let with_code = WITH_CODE.contains(&vector);
-        let first = u64::from(with_code);
-        state.rip = pushed(first);
-        state.rflags = pushed(first + 2) & !RESUME_FLAG;
-        state.gpr[4] = pushed(first + 3);
-        let code = if with_code { pushed(0) as u32 } else { 0 };
-        let address = if vector == 14 { cpu.cr2 } else { 0 };
-        Outcome { state, raised: Some(Raised { vector, code, address }) }
+    }
+
+    /// Runs until `limit` instructions have retired, the guest halts for good, or it can go no further. A halted
+    /// guest with interrupts enabled sleeps until its next timer.
+    pub fn run(&mut self, limit: u64) -> Stop {
+        loop {
+            let icount = self.core.cpu.icount;
+            let now = self.core.clock.at(icount);
+            if self.core.chipset.next_deadline().is_some_and(|deadline| deadline <= now) {
+                self.core.chipset.advance(now);
+            }
+            if icount >= limit {
+                return Stop::Limit;
+            }
+            let deadline = self.core.chipset.next_deadline();
+            let timer = deadline.map_or(u64::MAX, |deadline| self.core.clock.icount_at(deadline));
+            match self.engine.run(&mut self.core, limit.min(timer)) {
+                Stop::Limit | Stop::Service => {}
+                Stop::Halted => match deadline_to_wait_for(&self.core) {
+                    Some(deadline) => self.core.clock.skip_to(self.core.cpu.icount, deadline),
+                    None => return Stop::Halted,
+                },
+                stop @ (Stop::TripleFault | Stop::Stuck) => return stop,
+            }
+        }
+    }
+
+    /// Drops what the engine has cached beyond the machine's state.
+    pub fn forget(&mut self) {
+        self.engine.forget_blocks();
+        self.core.cpu.tlb.drop_fast_writes();
+    }
+
+    /// Digests of registers and of memory: equal in equal machines.
+    pub fn digests(&mut self) -> (u64, u64) {
+        (digest::registers(&self.core), self.memory_digest.update(&mut self.core))
+    }
+
+    /// What was pushed for the default handler that the guest halted in.
+    pub fn event(&self, has_code: bool) -> Event {
+        let slot = if self.long { 8 } else { 4 };
+        let mut at = self.core.cpu.data.gpr[gpr::RSP];
+        let mut pop = || {
+            at += slot;
+            if slot == 8 { self.memory(at - 8) } else { self.memory(at - 4) & 0xffff_ffff }
+        };
+        let code = has_code.then(|| pop() as u32);
+        let (rip, cs, rflags, rsp, ss) = (pop(), pop() as u16, pop() as u32, pop(), pop() as u16);
+        let vector = (self.core.cpu.rip.wrapping_sub(HANDLERS) / HANDLER_BYTES).min(255) as u8;
+        Event { vector, code, rip, cs, rflags, rsp, ss }
     }
 }
 
-/// Offsets of the arena's pages that exist.
-fn present() -> impl Iterator<Item = usize> {
-    let exists = |(_, rights): &(usize, &Rights)| **rights != Rights::Absent;
-    RIGHTS.iter().enumerate().filter(exists).map(|(page, _)| page * PAGE as usize)
+fn deadline_to_wait_for(core: &Core) -> Option<replay::time::Vtime> {
+    let awake = core.cpu.eflags & rflags::IF != 0;
+    core.chipset.next_deadline().filter(|_| awake)
 }

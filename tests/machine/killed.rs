@@ -6,17 +6,20 @@ use crate::process::assert_gone;
 use nix::sys::signal::Signal;
 use std::time::Duration;
 
+/// What was seen this long before a kill must replay: a block is written every tenth of a second, on a busy host later.
+const LOSS_MAX: Duration = Duration::from_millis(400);
+
 /// Kills the process of the tree whose command line holds `victim` after a number of lines and a moment.
 fn kill_and_replay(victim: &str, after_lines: usize, moment: Duration) {
     let lab = Lab::new();
     lab.write("k", guests::ticker());
     let mut child = lab.start("record -o rec -kernel k -m 16 -serial stdio -icount shift=auto");
     child.until(&format!("{after_lines} lines"), PATIENCE, |out| lines(out) >= after_lines);
-    std::thread::sleep(moment);
+    let seen = lines(&child.out());
+    std::thread::sleep(LOSS_MAX + moment);
     let tree = child.tree();
     assert!(tree.len() >= 3, "broker, vcpu and chardev: {tree:?}");
     let killed = child.member(victim);
-    let seen = child.out();
     killed.signal(Signal::SIGKILL);
     let recorded = child.end(Duration::from_secs(10));
     assert_gone(&tree);
@@ -24,19 +27,18 @@ fn kill_and_replay(victim: &str, after_lines: usize, moment: Duration) {
     let what = format!("{victim} killed after {after_lines} lines and {moment:?}");
     let is_broker = killed.pid == tree[0].pid;
     if !is_broker {
-        assert!(
-            recorded.err.starts_with("reprise: ") && recorded.err.contains(victim),
-            "{what}: {}",
-            recorded.err
-        );
-        assert!(recorded.err.contains("signal 9"), "{what}: {}", recorded.err);
+        // The vCPU process may add what it saw of it.
+        let named = recorded.err.lines().any(|line| {
+            line.starts_with("reprise: ") && line.contains(victim) && line.contains("killed by signal 9")
+        });
+        assert!(named && recorded.err.lines().count() <= 2, "{what}: {}", recorded.err);
     }
 
     let replayed = lab.start("replay rec").end(PATIENCE);
     let shared = recorded.out.len().min(replayed.out.len());
     assert_eq!(recorded.out[..shared], replayed.out[..shared], "{what}");
-    let (wanted, got) = (lines(&seen), lines(&replayed.out));
-    assert!(got * 10 >= wanted * 8, "{what}: {got} of {wanted} lines; {}", replayed.err);
+    let got = lines(&replayed.out);
+    assert!(got >= seen, "{what}: {got} of {seen} lines; {}", replayed.err);
     if is_broker {
         assert_eq!(replayed.code(), 0, "{what}: {}", replayed.err);
         assert!(replayed.err.contains("cut short"), "{what}: {}", replayed.err);

@@ -13,8 +13,8 @@ use case::Case;
 use codes::Group;
 use iced_x86::{Code, Formatter, IntelFormatter};
 use tests::arena::{self, Image};
-use tests::guest::Guest;
 use tests::host::Host;
+use tests::ours::Guest;
 use tests::random::Random;
 use tests::state::{CodeSize, State};
 

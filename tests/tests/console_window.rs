@@ -1,5 +1,7 @@
 //! The console driver of the vCPU process against the real chardev back-end, both in this process.
 
+#![allow(clippy::unwrap_used, reason = "clippy takes only #[test] functions for tests, not their helpers")]
+
 use devices::chardev::console::Console as BackEnd;
 use devices::chardev::log::Log;
 use devices::chardev::port::{Owner, Port};

@@ -2,11 +2,12 @@
 
 use super::poller::Poller;
 use super::spec::{Address, Family};
-use crate::{inherit, lifetime};
+use crate::lifetime;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::sockopt::AcceptConn;
 use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, getsockname, getsockopt};
 use nix::sys::stat::{Mode, umask};
+use replay::inherit;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};

@@ -21,13 +21,14 @@ pub mod telnet;
 pub mod terminal;
 
 use crate::lifetime::{Stop, handle_signals};
-use crate::{inherit, serve};
+use crate::serve;
 use clap::Parser;
 use console::Console;
 use escape::Escapes;
 use log::Log;
 use monitor::MonitorLink;
 use port::{Owner, Port};
+use replay::inherit;
 use spec::ChardevSpec;
 use std::ffi::OsString;
 use std::fs::File;

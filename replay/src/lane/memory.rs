@@ -1,6 +1,6 @@
 //! The mapping behind a lane, and the futex calls on words inside it.
 //!
-//! This is the only file of the crate with `unsafe`. Everything above sees a `&Shared` made of atomics.
+//! The `unsafe` of the lane is all here. Everything above sees a `&Shared` made of atomics.
 
 use super::layout::Shared;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};

@@ -158,7 +158,8 @@ fn an_end_that_is_gone_is_noticed() {
 
 #[test]
 fn a_peer_that_writes_garbage_causes_an_error() {
-    let garbage: [(&str, fn(&layout::Shared)); 5] = [
+    type Forge = fn(&layout::Shared);
+    let garbage: [(&str, Forge); 5] = [
         ("position ahead", |s| s.inbound.written.0.store(u64::MAX, Ordering::Relaxed)),
         ("position too far", |s| s.inbound.written.0.store(layout::RING_WORDS as u64 + 1, Ordering::Relaxed)),
         ("frame head", |s| {

@@ -4,6 +4,7 @@ use super::block::{Block, BlockKey};
 use super::decode::decode_block;
 use crate::core::Core;
 use crate::fault::Fault;
+use crate::state::seg;
 
 /// Entries of the jump cache; a power of two.
 const JUMP_ENTRIES: usize = 1 << 14;
@@ -16,7 +17,8 @@ pub type BlockId = u32;
 /// A recently used block, by linear address.
 #[derive(Clone, Copy, Default)]
 struct Jump {
-    rip: u64,
+    /// CS base and RIP added up; a 32-bit sum is not cut off.
+    address: u64,
     /// Translation generation, cache epoch, code size and privilege under which it was found; 0: none.
     context: u64,
     block: BlockId,
@@ -63,13 +65,13 @@ impl BlockCache {
     /// The block at the CPU's RIP, decoded if need be.
     #[inline(always)]
     pub fn find(&mut self, core: &mut Core) -> Result<BlockId, Fault> {
-        let rip = core.cpu.rip;
-        let slot = (rip ^ rip >> 14) as usize & (JUMP_ENTRIES - 1);
+        let address = core.cpu.rip.wrapping_add(core.cpu.ea_base[seg::CS]);
+        let slot = (address ^ address >> 14) as usize & (JUMP_ENTRIES - 1);
         let jump = &self.jumps[slot];
-        if jump.rip == rip && jump.context == self.context(core) {
+        if jump.address == address && jump.context == self.context(core) {
             return Ok(jump.block);
         }
-        self.find_slow(core, slot)
+        self.find_slow(core, address, slot)
     }
 
     /// Both counters only rise, so their sum changes when either does.
@@ -80,26 +82,28 @@ impl BlockCache {
     }
 
     #[inline(never)]
-    fn find_slow(&mut self, core: &mut Core, slot: usize) -> Result<BlockId, Fault> {
-        let rip = core.cpu.rip;
-        let base = if core.mode.bits == 64 { 0 } else { core.cpu.segments[crate::state::seg::CS].base };
-        let gpa = core.fetch_address(rip.wrapping_add(base))?;
+    fn find_slow(&mut self, core: &mut Core, address: u64, slot: usize) -> Result<BlockId, Fault> {
+        if core.mode.bits != 64 && core.cpu.rip > u64::from(core.cpu.segments[seg::CS].limit) {
+            return Err(Fault::gp(0));
+        }
+        let linear = address & core.code_mask();
+        let gpa = core.fetch_address(linear)?;
         let key = BlockKey { gpa, bits: core.mode.bits };
         // The walk may have set accessed bits in a page that holds code.
         self.drop_stale(core);
         let id = match self.lookup(&key) {
-            Some(id) if self.still_right(core, id, base)? => id,
+            Some(id) if self.still_right(core, id, linear)? => id,
             _ => {
                 if core.thunks.make_room() {
                     // Blocks name host code that is gone.
                     self.clear();
                 }
-                let block = decode_block(core, rip.wrapping_add(base), gpa)?;
+                let block = decode_block(core, linear, gpa)?;
                 self.drop_stale(core);
                 self.insert(block)
             }
         };
-        self.jumps[slot] = Jump { rip, context: self.context(core), block: id };
+        self.jumps[slot] = Jump { address, context: self.context(core), block: id };
         Ok(id)
     }
 
@@ -111,11 +115,10 @@ impl BlockCache {
     }
 
     /// A block that crosses a page is right while its second page is where it was.
-    fn still_right(&self, core: &mut Core, id: BlockId, base: u64) -> Result<bool, Fault> {
+    fn still_right(&self, core: &mut Core, id: BlockId, linear: u64) -> Result<bool, Fault> {
         let block = self.block(id);
         let Some(second) = block.second_page else { return Ok(true) };
-        let mask = if block.key.bits == 64 { u64::MAX } else { 0xffff_ffff };
-        let next = ((core.cpu.rip.wrapping_add(base) | 0xfff) + 1) & mask;
+        let next = (linear | 0xfff).wrapping_add(1) & core.code_mask();
         Ok(core.fetch_address(next)? == second)
     }
 

@@ -314,14 +314,17 @@ fn address_register(register: Register) -> u8 {
     }
 }
 
-/// Whether the memory operand is written: segment type checks outside 64-bit mode need it.
+/// Whether the memory operand is written: segment type checks outside 64-bit mode need it. The stack of PUSH and
+/// CALL is no operand.
 fn writes_memory(instruction: &Instruction) -> bool {
     let mut factory = InstructionInfoFactory::new();
+    let info = factory.info(instruction);
     let writing = |access| {
         matches!(
             access,
             OpAccess::Write | OpAccess::ReadWrite | OpAccess::CondWrite | OpAccess::ReadCondWrite
         )
     };
-    factory.info(instruction).used_memory().iter().any(|memory| writing(memory.access()))
+    (0..instruction.op_count())
+        .any(|index| instruction.op_kind(index) == OpKind::Memory && writing(info.op_access(index)))
 }

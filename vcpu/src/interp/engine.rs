@@ -4,9 +4,9 @@ use super::block::Block;
 use super::cache::BlockCache;
 use crate::core::Core;
 use crate::fault::{Fault, vector};
-use crate::isa::opflag;
+use crate::isa::{Op, opflag};
 use crate::state::regs::gpr;
-use crate::state::{Activity, Shadow, rflags};
+use crate::state::{Activity, Shadow, rflags, seg};
 use crate::system::deliver::{Kind, Triple};
 
 /// Why `Interpreter::run` came back.
@@ -117,8 +117,9 @@ fn deliver_pending(core: &mut Core) -> Result<(), Triple> {
     Ok(())
 }
 
+/// An instruction breakpoint comes before the fault of the fetch (SDM 3A table 6-2).
 fn fetch_fault(core: &mut Core, fault: Fault) -> Result<bool, Triple> {
-    core.cpu.shadow = Shadow::None;
+    let fault = core.begin_step().err().unwrap_or(fault);
     core.deliver_exception(fault)?;
     Ok(false)
 }
@@ -136,6 +137,13 @@ fn run_block(core: &mut Core, block: &Block, limit: u64) -> Result<bool, Triple>
         count = 1;
         if let Err(fault) = core.begin_step() {
             core.deliver_exception(fault)?;
+            return Ok(false);
+        }
+    }
+    if block.key.bits != 64 {
+        count = count.min(inside_limit(core, block));
+        if count == 0 {
+            core.deliver_exception(Fault::gp(0))?;
             return Ok(false);
         }
     }
@@ -157,6 +165,13 @@ fn run_block(core: &mut Core, block: &Block, limit: u64) -> Result<bool, Triple>
         core.end_step();
     }
     Ok(core.service)
+}
+
+/// How many ops of a block lie inside the limit of CS (SDM 3A 5.3); it counts outside 64-bit mode only.
+fn inside_limit(core: &Core, block: &Block) -> usize {
+    let limit = u64::from(core.cpu.segments[seg::CS].limit);
+    let inside = |op: &Op| core.cpu.rip + u64::from(op.offset) + u64::from(op.length.max(1)) - 1 <= limit;
+    block.ops.partition_point(inside)
 }
 
 /// Runs the first `count` ops: how many retired, and the fault of the next one.

@@ -1,7 +1,8 @@
 //! String instructions: MOVS STOS LODS CMPS SCAS with REP.
 //!
 //! A repeated string instruction is one instruction: it is counted once and events never split it. On a
-//! fault the registers show the elements done so far (SDM 2B, REP).
+//! fault the registers show the elements done so far (SDM 2B, REP). The exception is a debug trap, which comes
+//! after an element: then each piece between two traps counts as an instruction.
 
 use super::registers::Reg;
 use super::{Op, Row, opflag, row};
@@ -79,9 +80,27 @@ pub(super) fn repeat(
         if left == 0 {
             return Ok(());
         }
-        let done = element(core, left)?;
+        let done = element(core, if core.trap_flag { 1 } else { left })?;
         set_register(core, RCX, left - done, op);
+        if left != done && trap_is_due(core) {
+            split(core, op);
+            return Ok(());
+        }
     }
+}
+
+/// A single step or a breakpoint on data: a #DB follows the element that was just done (SDM 3B 17.3.1).
+fn trap_is_due(core: &Core) -> bool {
+    core.trap_flag || core.cpu.debug_pending != 0
+}
+
+/// Ends the instruction in its middle: it goes on with the next element. RF in the image that #DB pushes keeps an
+/// instruction breakpoint from firing again (SDM 3B 17.3.1.1).
+fn split(core: &mut Core, op: &Op) {
+    core.cpu.rip = core.this_rip(op);
+    core.cpu.eflags |= rflags::RF;
+    core.jumped = true;
+    core.leave_block = true;
 }
 
 /// Elements from `gva` to the end of its page, going up.
@@ -179,7 +198,11 @@ fn compare(
         }
         flags = element(core)?;
         set_register(core, RCX, left - 1, op);
-        if flags.has(Status::ZF) != (op.flags & opflag::REP != 0) {
+        if left == 1 || flags.has(Status::ZF) != (op.flags & opflag::REP != 0) {
+            break;
+        }
+        if trap_is_due(core) {
+            split(core, op);
             break;
         }
     }

@@ -118,12 +118,13 @@ impl<'a> Target<'a> {
         or_high: bool,
     ) -> Result<Option<Range<u64>>, LoadError> {
         let floor = kernel_end.max(LowMemory::END);
-        let mut rooms = vec![floor..below.min(self.low_end())];
-        if or_high {
-            let high = ram_ranges(self.ram_bytes).1;
-            rooms.push(high.start.max(if kernel_end > HIGH_RAM_BASE { kernel_end } else { 0 })..high.end);
-        }
-        self.copy_initrd(&rooms, |room, bytes| room.end.checked_sub(bytes).map(|start| start & !(PAGE - 1)))
+        let low = floor..below.min(self.low_end());
+        let high = ram_ranges(self.ram_bytes).1;
+        let high = high.start.max(if kernel_end > HIGH_RAM_BASE { kernel_end } else { 0 })..high.end;
+        let rooms = [low, high];
+        self.copy_initrd(if or_high { &rooms } else { &rooms[..1] }, |room, bytes| {
+            room.end.checked_sub(bytes).map(|start| start & !(PAGE - 1))
+        })
     }
 
     /// Places the initrd at the first page after the kernel.

@@ -44,7 +44,7 @@ impl Bench {
     }
 
     fn error(&self) -> String {
-        let text = self.load().err().expect("the image is bad").to_string();
+        let text = self.load().expect_err("the image is bad").to_string();
         assert!(!text.contains('\n'), "{text}");
         text
     }

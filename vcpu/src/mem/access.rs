@@ -230,7 +230,7 @@ impl Core {
             }
             self.ram_write(gpa, part);
             if found & entry::FAST_WRITE == 0 && !self.mem.ram.has_code(gpa) {
-                self.cpu.tlb.insert(piece.gva, found | entry::FAST_WRITE, false);
+                self.cpu.tlb.allow_fast_writes(piece.gva);
             }
         }
         if self.watched {

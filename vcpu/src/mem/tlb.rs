@@ -38,6 +38,16 @@ pub mod entry {
 
 const TABLE_SLOTS: usize = 1 << 36;
 
+/// How large the page is that a translation came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Span {
+    /// 4 KiB.
+    Small,
+    Mib2,
+    Mib4,
+    Gib1,
+}
+
 /// The translations of one CPU.
 pub struct Tlb {
     table: NonNull<u64>,
@@ -49,9 +59,11 @@ pub struct Tlb {
     fast: Vec<u64>,
     /// 1 GiB regions (linear address >> 30) that hold entries of 1 GiB pages.
     huge_regions: Vec<u64>,
+    /// Slots that a large page of less than 1 GiB may have: 512, or 1024 where there are pages of 4 MiB.
+    large_slots: u64,
     /// Length of a slot list at which it is cleaned of duplicates.
     compact_at: usize,
-    /// Rises with every flush: what was derived from older entries is void.
+    /// Rises with every flush and every exchanged entry: what was derived from older ones is void.
     generation: u64,
 }
 
@@ -72,6 +84,7 @@ impl Tlb {
             global: vec![],
             fast: vec![],
             huge_regions: vec![],
+            large_slots: 512,
             compact_at: 1 << 17,
             generation: 1,
         })
@@ -90,9 +103,10 @@ impl Tlb {
         unsafe { *self.table.as_ptr().add(Self::slot(gva)) }
     }
 
-    /// Puts an entry for a canonical address; `huge` when it came from a 1 GiB page.
-    pub fn insert(&mut self, gva: u64, value: u64, huge: bool) {
-        debug_assert!(value & entry::PRESENT != 0 && value & 7 == 0);
+    /// Puts an entry for a canonical address; `LARGE` is set as `span` says.
+    pub fn insert(&mut self, gva: u64, value: u64, span: Span) {
+        let value = if span == Span::Small { value } else { value | entry::LARGE };
+        debug_assert!(value & entry::PRESENT != 0 && value & (7 | entry::FAST_WRITE) == 0);
         let slot = Self::slot(gva);
         // SAFETY: as for `entry`.
         let place = unsafe { &mut *self.table.as_ptr().add(slot) };
@@ -100,16 +114,32 @@ impl Tlb {
             let list = if value & entry::GLOBAL != 0 { &mut self.global } else { &mut self.local };
             list.push(slot as u64);
         }
-        if value & entry::FAST_WRITE != 0 && *place & entry::FAST_WRITE == 0 {
-            self.fast.push(slot as u64);
+        // A walk that found the tables changed replaces what others may have remembered of the old entry.
+        if *place != 0 && (*place ^ value) & (entry::PAGE | entry::SIGN | entry::USER | entry::EXECUTE) != 0 {
+            self.generation += 1;
         }
         *place = value;
-        if huge && !self.huge_regions.contains(&(gva >> 30)) {
-            self.huge_regions.push(gva >> 30);
+        match span {
+            Span::Small | Span::Mib2 => {}
+            Span::Mib4 => self.large_slots = 1024,
+            Span::Gib1 if self.huge_regions.contains(&(gva >> 30)) => {}
+            Span::Gib1 => self.huge_regions.push(gva >> 30),
         }
     }
 
-    /// Counts flushes: whoever caches what an entry said compares this.
+    /// Adds `FAST_WRITE` to the entry for an address.
+    pub fn allow_fast_writes(&mut self, gva: u64) {
+        let slot = Self::slot(gva);
+        // SAFETY: as for `entry`.
+        let place = unsafe { &mut *self.table.as_ptr().add(slot) };
+        debug_assert!(*place & entry::PRESENT != 0);
+        if *place & entry::FAST_WRITE == 0 {
+            *place |= entry::FAST_WRITE;
+            self.fast.push(slot as u64);
+        }
+    }
+
+    /// Counts flushes and exchanged entries: whoever caches what an entry said compares this.
     #[inline(always)]
     pub fn generation(&self) -> u64 {
         self.generation
@@ -122,6 +152,7 @@ impl Tlb {
             self.clear(slot);
         }
         self.huge_regions.clear();
+        self.large_slots = 512;
     }
 
     /// Drops all translations that are not global.
@@ -145,7 +176,7 @@ impl Tlb {
         if self.huge_regions.contains(&(gva >> 30)) {
             self.clear_large(slot >> 18 << 18, 1 << 18);
         } else {
-            self.clear_large(slot & !511, 512);
+            self.clear_large(slot & !(self.large_slots - 1), self.large_slots);
         }
         self.compact();
     }
@@ -240,9 +271,9 @@ mod tests {
     #[test]
     fn flushes_keep_what_they_must() {
         let mut tlb = Tlb::new().expect("address space");
-        tlb.insert(0x1000, ENTRY, false);
-        tlb.insert(0x2000, ENTRY | entry::GLOBAL, false);
-        tlb.insert(0xffff_8000_0000_1000, ENTRY | entry::SIGN, false);
+        tlb.insert(0x1000, ENTRY, Span::Small);
+        tlb.insert(0x2000, ENTRY | entry::GLOBAL, Span::Small);
+        tlb.insert(0xffff_8000_0000_1000, ENTRY | entry::SIGN, Span::Small);
         tlb.flush_page(0x1fff);
         assert_eq!(tlb.entry(0x1000), 0);
         assert_eq!(tlb.entries().len(), 2);
@@ -255,22 +286,38 @@ mod tests {
     #[test]
     fn large_pages_go_whole() {
         let mut tlb = Tlb::new().expect("address space");
-        tlb.insert(0x20_0000, ENTRY | entry::LARGE, false);
-        tlb.insert(0x3f_f000, ENTRY | entry::LARGE, false);
-        tlb.insert(0x4000_0000, ENTRY | entry::LARGE, true);
-        tlb.insert(0x7000_0000, ENTRY | entry::LARGE, true);
+        tlb.insert(0x20_0000, ENTRY, Span::Mib2);
+        tlb.insert(0x3f_f000, ENTRY, Span::Mib2);
+        tlb.insert(0x4000_0000, ENTRY, Span::Gib1);
+        tlb.insert(0x7000_0000, ENTRY, Span::Gib1);
         tlb.flush_page(0x28_0000);
         assert_eq!(tlb.entries().len(), 2);
         tlb.flush_page(0x5000_0000);
         assert!(tlb.entries().is_empty());
+        tlb.insert(0x80_0000, ENTRY, Span::Mib4);
+        tlb.insert(0xbf_f000, ENTRY, Span::Mib4);
+        tlb.flush_page(0x80_0000);
+        assert!(tlb.entries().is_empty());
+    }
+
+    #[test]
+    fn exchanged_entries_count() {
+        let mut tlb = Tlb::new().expect("address space");
+        let before = tlb.generation();
+        tlb.insert(0x1000, ENTRY, Span::Small);
+        tlb.insert(0x1000, ENTRY | entry::DIRTY, Span::Small);
+        assert_eq!(tlb.generation(), before);
+        tlb.insert(0x1000, ENTRY + 0x1000, Span::Small);
+        assert_ne!(tlb.generation(), before);
     }
 
     #[test]
     fn fast_writes_are_dropped() {
         let mut tlb = Tlb::new().expect("address space");
-        tlb.insert(0x1000, ENTRY | entry::FAST_WRITE, false);
-        tlb.insert(0x9000, ENTRY | entry::FAST_WRITE, false);
-        tlb.insert(0x2000, (ENTRY + 0x1000) | entry::FAST_WRITE, false);
+        for (gva, value) in [(0x1000, ENTRY), (0x9000, ENTRY), (0x2000, ENTRY + 0x1000)] {
+            tlb.insert(gva, value, Span::Small);
+            tlb.allow_fast_writes(gva);
+        }
         tlb.drop_fast_writes_of(0x5123);
         assert_eq!(tlb.entry(0x9000), ENTRY);
         assert_ne!(tlb.entry(0x2000) & entry::FAST_WRITE, 0);

@@ -1,7 +1,7 @@
 //! The page walk (SDM 3A 4.3–4.6): from a linear address to a TLB entry, or a page fault.
 
 use super::ram::PAGE_SHIFT;
-use super::tlb::entry;
+use super::tlb::{Span, entry};
 use crate::core::Core;
 use crate::fault::{Fault, vector};
 use crate::state::{cr0, cr4, efer, rflags};
@@ -46,35 +46,31 @@ struct Level {
     bits: u32,
     /// An entry may map a large page.
     large: bool,
-    /// An entry has the U/S, R/W and A bits (a PAE page-directory pointer has not).
-    rights: bool,
 }
 
 /// A paging mode: its levels from the root down, and the size of an entry.
 struct Format {
     levels: &'static [Level],
     entry_bytes: u64,
+    /// The root is one of the four page-directory-pointer registers, not CR3.
+    pointers: bool,
 }
 
 const fn level(shift: u32, bits: u32, large: bool) -> Level {
-    Level { shift, bits, large, rights: true }
+    Level { shift, bits, large }
 }
 
 static FOUR_LEVEL: Format = Format {
     levels: &[level(39, 9, false), level(30, 9, true), level(21, 9, true), level(12, 9, false)],
     entry_bytes: 8,
+    pointers: false,
 };
-static PAE: Format = Format {
-    levels: &[
-        Level { shift: 30, bits: 2, large: false, rights: false },
-        level(21, 9, true),
-        level(12, 9, false),
-    ],
-    entry_bytes: 8,
-};
-static TWO_LEVEL: Format = Format { levels: &[level(22, 10, true), level(12, 10, false)], entry_bytes: 4 };
+static PAE: Format =
+    Format { levels: &[level(21, 9, true), level(12, 9, false)], entry_bytes: 8, pointers: true };
+static TWO_LEVEL: Format =
+    Format { levels: &[level(22, 10, true), level(12, 10, false)], entry_bytes: 4, pointers: false };
 static TWO_LEVEL_SMALL: Format =
-    Format { levels: &[level(22, 10, false), level(12, 10, false)], entry_bytes: 4 };
+    Format { levels: &[level(22, 10, false), level(12, 10, false)], entry_bytes: 4, pointers: false };
 
 /// Physical address bits that the CPUID models show (leaf 80000008H).
 pub const PHYSICAL_BITS: u32 = 46;
@@ -91,9 +87,10 @@ struct Leaf {
     page: u64,
     /// `entry` bits.
     bits: u64,
-    /// Where the leaf entry lies, for its dirty bit.
+    /// The leaf entry and where it lies, for its accessed and dirty bits.
+    value: u64,
     at: u64,
-    huge: bool,
+    span: Span,
 }
 
 impl Core {
@@ -112,7 +109,7 @@ impl Core {
             return Ok(cached);
         }
         let found = self.walk(gva, access, user, implicit)?;
-        self.cpu.tlb.insert(gva, found.bits | found.page | gva & entry::SIGN, found.huge);
+        self.cpu.tlb.insert(gva, found.bits | found.page | gva & entry::SIGN, found.span);
         Ok(self.cpu.tlb.entry(gva))
     }
 
@@ -144,16 +141,19 @@ impl Core {
         if self.cpu.cr0 & cr0::PG == 0 {
             let page = gva & 0xffff_f000;
             let rights = entry::PRESENT | entry::USER | entry::WRITE | entry::DIRTY | entry::EXECUTE;
-            return Ok(Leaf { page, bits: rights | self.io_bit(page), at: 0, huge: false });
+            return Ok(Leaf { page, bits: rights | self.io_bit(page), value: 0, at: 0, span: Span::Small });
         }
         let mut leaf = self.find_leaf(gva).map_err(|why| self.page_fault(gva, why, access, user))?;
         if !self.permits(leaf.bits, access, user, implicit) {
             return Err(self.page_fault(gva, code::PROTECTION, access, user));
         }
-        if access == Access::Write && leaf.bits & entry::DIRTY == 0 {
-            let old: u64 = self.read_table_entry(leaf.at, self.paging_format().entry_bytes);
-            self.write_table_entry(leaf.at, old | pte::DIRTY);
+        let mut marks = pte::ACCESSED;
+        if access == Access::Write {
+            marks |= pte::DIRTY;
             leaf.bits |= entry::DIRTY;
+        }
+        if leaf.value & marks != marks {
+            self.write_table_entry(leaf.at, leaf.value | marks);
         }
         leaf.bits |= self.io_bit(leaf.page);
         Ok(leaf)
@@ -175,13 +175,17 @@ impl Core {
         }
     }
 
-    /// Follows the paging structures, setting accessed bits; `Err` holds error-code bits.
+    /// Follows the paging structures, setting accessed bits above the leaf; `Err` holds error-code bits.
     fn find_leaf(&mut self, gva: u64) -> Result<Leaf, u32> {
         let format = self.paging_format();
         let wide = format.entry_bytes == 8;
         let nx_on = self.cpu.efer & efer::NXE != 0;
-        let mut table = if wide && format.levels.len() == 3 {
-            self.cpu.cr3 & 0xffff_ffe0
+        let mut table = if format.pointers {
+            let pointer = self.cpu.pdpte[(gva >> 30 & 3) as usize];
+            if pointer & pte::PRESENT == 0 {
+                return Err(0);
+            }
+            pointer & entry::PAGE
         } else {
             self.cpu.cr3 & entry::PAGE
         };
@@ -198,14 +202,12 @@ impl Core {
             if reserved_bits(value, level, large, last, wide, nx_on) {
                 return Err(code::PROTECTION | code::RESERVED);
             }
-            if level.rights {
-                rights &= allowed(value, wide);
-                if value & pte::ACCESSED == 0 {
-                    self.write_table_entry(at, value | pte::ACCESSED);
-                }
-            }
+            rights &= allowed(value, wide);
             if large || last {
                 return Ok(self.leaf(gva, value, at, level, rights, wide, large));
+            }
+            if value & pte::ACCESSED == 0 {
+                self.write_table_entry(at, value | pte::ACCESSED);
             }
             table = if wide { value & entry::PAGE } else { value & 0xffff_f000 };
         }
@@ -238,11 +240,24 @@ impl Core {
         if value & pte::GLOBAL != 0 && self.cpu.cr4 & cr4::PGE != 0 {
             bits |= entry::GLOBAL;
         }
-        if large {
-            bits |= entry::LARGE;
-        }
         let page = frame + (gva & (size - 1) & !0xfff);
-        Leaf { page, bits, at, huge: level.shift == 30 && large }
+        let span = match (large, level.shift) {
+            (false, _) => Span::Small,
+            (true, 21) => Span::Mib2,
+            (true, 22) => Span::Mib4,
+            (true, _) => Span::Gib1,
+        };
+        Leaf { page, bits, value, at, span }
+    }
+
+    /// The four page-directory pointers that PAE paging takes from memory when CR3 is loaded (SDM 3A 4.4.1);
+    /// #GP(0) for a reserved bit in a present one.
+    pub fn read_pdptes(&self, cr3: u64) -> Result<[u64; 4], Fault> {
+        let reserved = 0x1e6 | u64::MAX << PHYSICAL_BITS;
+        let base = cr3 & 0xffff_ffe0;
+        let pointers = [0, 8, 16, 24].map(|offset| self.read_table_entry(base + offset, 8));
+        let bad = |pointer: &u64| pointer & pte::PRESENT != 0 && pointer & reserved != 0;
+        if pointers.iter().any(bad) { Err(Fault::gp(0)) } else { Ok(pointers) }
     }
 
     /// A paging-structure entry; all ones outside RAM, as an empty bus reads.
@@ -272,7 +287,8 @@ impl Core {
         if user {
             error |= code::USER;
         }
-        let fetch_told = self.cpu.efer & efer::NXE != 0 || self.cpu.cr4 & cr4::SMEP != 0;
+        let no_execute = self.cpu.cr4 & cr4::PAE != 0 && self.cpu.efer & efer::NXE != 0;
+        let fetch_told = no_execute || self.cpu.cr4 & cr4::SMEP != 0;
         if access == Access::Execute && fetch_told {
             error |= code::FETCH;
         }
@@ -302,17 +318,14 @@ fn reserved_bits(value: u64, level: &Level, large: bool, last: bool, wide: bool,
         return large && value & 1 << 21 != 0;
     }
     let mut mask = (1u64 << 52) - (1 << PHYSICAL_BITS);
-    if !nx_on || !level.rights {
+    if !nx_on {
         mask |= pte::NO_EXECUTE;
-    }
-    if !level.rights {
-        mask |= 0x1e6 | 0x7ff << 52;
     }
     if large {
         // Bit 12 is PAT; the rest of the frame below the page size is reserved.
         mask |= (1 << level.shift) - (1 << (PAGE_SHIFT + 1));
     } else if !last && !level.large {
-        mask |= if level.rights { pte::LARGE } else { 0 };
+        mask |= pte::LARGE;
     }
     value & mask != 0
 }

@@ -56,7 +56,7 @@ pub fn registers(core: &Core) -> u64 {
     [cpu.cr0, cpu.cr2, cpu.cr3, cpu.cr4, cpu.xcr0, cpu.efer, cpu.debug_pending]
         .into_iter()
         .for_each(&mut word);
-    cpu.dr.iter().copied().for_each(&mut word);
+    cpu.pdpte.iter().chain(&cpu.dr).copied().for_each(&mut word);
     word(cpu.activity as u64 | (cpu.shadow as u64) << 8 | u64::from(cpu.nmi_blocked) << 16);
     for (slot, entry) in cpu.tlb.entries() {
         word(slot);

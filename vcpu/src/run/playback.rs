@@ -5,7 +5,7 @@ use super::inputs::{Flow, Inputs};
 use super::machine::Machine;
 use replay::event::{Event, ShutdownCause, Stamped};
 use replay::lane::{RunState, VcpuEnd};
-use replay::message::{Control, Inbound, LogEnding, Outbound, PauseReason};
+use replay::message::{Control, Inbound, Outbound, PauseReason};
 use replay::time::Icount;
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -22,7 +22,7 @@ const FLUSH_QUANTA: u32 = 4;
 enum Next {
     Event(Stamped),
     /// The log holds no more events.
-    End(u64, LogEnding),
+    End(u64),
 }
 
 /// Inputs from the log.
@@ -48,7 +48,7 @@ impl Playback {
     fn take(&mut self, machine: &Machine, message: Inbound) -> Result<Flow, RunError> {
         match message {
             Inbound::Apply(stamped) => self.ahead.push_back(Next::Event(stamped)),
-            Inbound::LogEnds { icount, how } => self.ahead.push_back(Next::End(icount.0, how)),
+            Inbound::LogEnds { icount, .. } => self.ahead.push_back(Next::End(icount.0)),
             Inbound::Control { sequence, control } => {
                 match control {
                     Control::Stop => self.paused = true,
@@ -108,7 +108,7 @@ impl Playback {
     fn next_icount(&self) -> u64 {
         match self.ahead.front() {
             Some(Next::Event(stamped)) => stamped.icount.0,
-            Some(Next::End(icount, _)) => *icount,
+            Some(Next::End(icount)) => *icount,
             None => 0,
         }
     }

@@ -12,7 +12,7 @@ use replay::event::ShutdownCause;
 use replay::lane::VcpuEnd;
 use replay::setup::{DeviceFds, Mode, VcpuSetup};
 use std::io::Read;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 /// Runs a vCPU process whose setup is in the inherited descriptor `setup_fd`.
@@ -74,19 +74,7 @@ fn end_or_reset(
 }
 
 fn inherited(fd: i32) -> Result<OwnedFd, RunError> {
-    if nix::fcntl::fcntl(borrowed(fd)?, nix::fcntl::FcntlArg::F_GETFD).is_err() {
-        return Err(RunError::Setup(format!("descriptor {fd} is not open")));
-    }
-    // SAFETY: the broker gave this descriptor to this process, for this use alone; it is open (checked).
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-fn borrowed(fd: i32) -> Result<std::os::fd::BorrowedFd<'static>, RunError> {
-    if fd < 0 {
-        return Err(RunError::Setup(format!("descriptor {fd} is negative")));
-    }
-    // SAFETY: only used to ask whether the descriptor is open.
-    Ok(unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) })
+    replay::inherit::take(fd).map_err(RunError::Setup)
 }
 
 fn read_setup(fd: i32) -> Result<VcpuSetup, RunError> {

@@ -90,6 +90,8 @@ pub struct Cpu {
     pub cr3: u64,
     /// CR4: see `cr4` for its bits.
     pub cr4: u64,
+    /// Page-directory pointers of PAE paging, as they were when CR3 was loaded.
+    pub pdpte: [u64; 4],
     /// XCR0: state components that XSAVE handles.
     pub xcr0: u64,
     /// IA32_EFER: see `efer` for its bits.

@@ -61,6 +61,10 @@ const CR4_BITS: &[(u64, Feature)] = &[
 /// CR4 bits whose change makes cached translations wrong.
 const CR4_FLUSH: u64 = cr4::PSE | cr4::PAE | cr4::PGE | cr4::PCIDE | cr4::SMEP;
 
+/// CR0 and CR4 bits whose change makes PAE paging load its page-directory pointers anew (SDM 3A 4.4.1).
+const CR0_POINTERS: u64 = cr0::PG | cr0::CD | cr0::NW;
+const CR4_POINTERS: u64 = cr4::PSE | cr4::PAE | cr4::PGE | cr4::SMEP;
+
 fn read_cr<const WIDE: bool>(core: &mut Core, op: &Op) -> Result<(), Fault> {
     let number = control_register(op)?;
     core.require_cpl0()?;
@@ -115,6 +119,10 @@ impl Core {
         }
         let old = self.cpu.cr0;
         let new = value & CR0_BITS | cr0::ET;
+        let pae = self.cpu.cr4 & cr4::PAE != 0 && self.cpu.efer & efer::LME == 0;
+        if pae && on(cr0::PG) && (old ^ new) & CR0_POINTERS != 0 {
+            self.cpu.pdpte = self.read_pdptes(self.cpu.cr3)?;
+        }
         let paging_changes = (old ^ new) & cr0::PG != 0;
         if paging_changes && on(cr0::PG) {
             self.enable_paging()?;
@@ -160,6 +168,9 @@ impl Core {
         if self.mode.long && value >> PHYSICAL_BITS != 0 {
             return Err(Fault::gp(0));
         }
+        if self.pae_paging(self.cpu.cr4) {
+            self.cpu.pdpte = self.read_pdptes(value)?;
+        }
         self.cpu.cr3 = value;
         self.cpu.tlb.flush_non_global();
         self.leave_block = true;
@@ -180,12 +191,20 @@ impl Core {
         if goes_on(cr4::PCIDE) && (!self.mode.long || self.cpu.cr3 & CR3_PCID != 0) {
             return Err(Fault::gp(0));
         }
+        if self.pae_paging(value) && (old ^ value) & CR4_POINTERS != 0 {
+            self.cpu.pdpte = self.read_pdptes(self.cpu.cr3)?;
+        }
         self.cpu.cr4 = value;
         if (old ^ value) & CR4_FLUSH != 0 {
             self.cpu.tlb.flush_all();
         }
         self.mode_changed();
         Ok(())
+    }
+
+    /// Whether PAE paging is in use with this CR4.
+    fn pae_paging(&self, cr4: u64) -> bool {
+        self.cpu.cr0 & cr0::PG != 0 && cr4 & cr4::PAE != 0 && !self.mode.long
     }
 
     fn cr4_allowed(&self) -> u64 {

@@ -138,16 +138,17 @@ impl Core {
             return Ok(());
         }
         let base = if self.mode.bits == 64 { 0 } else { self.cpu.segments[crate::state::seg::CS].base };
-        let gva = base.wrapping_add(self.cpu.rip);
+        let gva = base.wrapping_add(self.cpu.rip) & self.code_mask();
         let hit = armed(&self.cpu.dr)
             .filter(|b| b.access == access::EXECUTE && b.address == gva)
             .fold(0, |bits, b| bits | b.bit);
         if hit == 0 { Ok(()) } else { Err(self.debug_fault(hit)) }
     }
 
-    /// After an instruction that ran alone and raised no fault: notes the single-step trap.
+    /// After an instruction that ran alone and raised no fault: notes the single-step trap. MOV SS has none
+    /// (SDM 3A 6.8.3).
     pub fn end_step(&mut self) {
-        if std::mem::take(&mut self.trap_flag) {
+        if std::mem::take(&mut self.trap_flag) && self.cpu.shadow != Shadow::MovSs {
             self.cpu.debug_pending |= DR6_BS;
         }
     }

@@ -47,7 +47,7 @@ pub(super) struct Event {
 impl Event {
     /// Error code that names this event's gate.
     pub fn gate_code(&self) -> u32 {
-        u32::from(self.vector) * 8 | IDT
+        (u32::from(self.vector) << 3) | IDT
     }
 }
 

@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn base_and_limit_are_gathered() {
-        let data = Descriptor(0x12_4_5_f2_345678_9abc | 0);
+        let data = Descriptor(0x1245_f234_5678_9abc);
         assert_eq!(data.base(), 0x1234_5678);
         assert_eq!(data.limit(), 0x5_9abc);
         assert_eq!(data.dpl(), 3);

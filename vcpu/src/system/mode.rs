@@ -51,6 +51,11 @@ impl Core {
         if self.mode.cpl == 0 { Ok(()) } else { Err(Fault::gp(0)) }
     }
 
+    /// Bits of a linear address of code.
+    pub fn code_mask(&self) -> u64 {
+        if self.mode.bits == 64 { u64::MAX } else { 0xffff_ffff }
+    }
+
     /// RFLAGS with the status flags at their places.
     pub fn rflags(&self) -> u32 {
         self.cpu.eflags | self.cpu.data.status.to_rflags() | 2

@@ -32,10 +32,12 @@ pub const ROWS: &[Row] = &[
 fn invlpg(core: &mut Core, op: &Op) -> Result<(), Fault> {
     core.require_cpl0()?;
     let offset = core.effective_offset(op);
-    let mut gva = offset.wrapping_add(core.cpu.ea_base[usize::from(op.segment & 7)]);
-    if !core.mode.long {
-        gva &= 0xffff_ffff;
-    }
+    let gva = if core.mode.bits == 64 {
+        offset.wrapping_add(core.cpu.ea_base[usize::from(op.segment & 7)])
+    } else {
+        offset.wrapping_add(core.cpu.segments[usize::from(op.checked_segment).min(seg::GS)].base)
+            & 0xffff_ffff
+    };
     if is_canonical(gva) {
         core.cpu.tlb.flush_page(gva);
     }

@@ -31,6 +31,7 @@ impl Cpu {
             cr2: 0,
             cr3: 0,
             cr4: 0,
+            pdpte: [0; 4],
             xcr0: 1,
             efer: 0,
             dr: [0, 0, 0, 0, 0, 0, DR6_RESET, DR7_RESET],

@@ -76,10 +76,14 @@ impl Core {
     }
 
     fn check_stack(&mut self, selector: u16) -> Result<Segment, Fault> {
-        let cpl = self.mode.cpl;
+        self.stack_for(selector, self.mode.cpl, self.mode.bits == 64)
+    }
+
+    /// The stack segment of code at `cpl`; a null one is for 64-bit code of rings 0…2.
+    pub(super) fn stack_for(&mut self, selector: u16, cpl: u8, is_64bit: bool) -> Result<Segment, Fault> {
         let rpl = (selector & 3) as u8;
         if is_null(selector) {
-            let allowed = self.mode.bits == 64 && cpl != 3 && rpl == cpl;
+            let allowed = is_64bit && cpl != 3 && rpl == cpl;
             return if allowed { Ok(null_stack(selector, cpl)) } else { Err(Fault::gp(0)) };
         }
         let found = self.descriptor(selector, vector::GP)?;

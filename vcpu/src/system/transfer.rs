@@ -1,7 +1,7 @@
 //! What far returns and IRET share: the checks of the code and stack segments they go back to.
 
 use super::descriptor::{Descriptor, code_of, is_null};
-use super::segment::{null_stack, within_limit};
+use super::segment::within_limit;
 use super::stack::segment_mask;
 use crate::core::Core;
 use crate::fault::{Fault, vector};
@@ -42,22 +42,10 @@ impl Core {
         if inside { Ok(()) } else { Err(Fault::gp(0)) }
     }
 
-    /// The stack segment that a return goes back to; a null one is for 64-bit code of rings 0…2.
+    /// The stack segment that a return to `code` goes back to.
     pub(super) fn return_stack(&mut self, selector: u16, code: &Segment) -> Result<Segment, Fault> {
-        let cpl = (code.selector & 3) as u8;
-        let rpl = (selector & 3) as u8;
-        if is_null(selector) {
-            let allowed = self.is_64bit(code) && cpl != 3 && rpl == cpl;
-            return if allowed { Ok(null_stack(selector, cpl)) } else { Err(Fault::gp(0)) };
-        }
-        let found = self.descriptor(selector, vector::GP)?;
-        if rpl != cpl || !found.is_writable() || found.dpl() != cpl {
-            return Err(Fault::gp(code_of(selector)));
-        }
-        if !found.present() {
-            return Err(Fault::ss(code_of(selector)));
-        }
-        Ok(self.mark_accessed(selector, found)?.segment(selector))
+        let is_64bit = self.is_64bit(code);
+        self.stack_for(selector, (code.selector & 3) as u8, is_64bit)
     }
 
     /// Goes back to an outer ring, or in 64-bit mode to any: CS, SS, RSP, then the data segments that may stay.

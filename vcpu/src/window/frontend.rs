@@ -4,7 +4,8 @@
 //! used for waiting only; the guest sees none of it.
 
 use super::error::WindowError;
-use super::memory::{WindowMemory, event_fd};
+use super::event_fd::event_fd;
+use super::memory::WindowMemory;
 use super::queue::DriverQueue;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};

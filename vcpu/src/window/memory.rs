@@ -6,11 +6,10 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::ftruncate;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering;
 use vm_memory::mmap::MmapRegion;
 use vm_memory::{AtomicAccess, Bytes, FileOffset, VolatileMemory, VolatileSlice};
-use vmm_sys_util::eventfd::EventFd;
 
 /// Shared memory. Offsets come from the layout that `queue` makes, never from the back-end, so they are always inside.
 ///
@@ -73,12 +72,6 @@ fn sealed_file(size: usize) -> nix::Result<OwnedFd> {
     let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
     fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
     Ok(file)
-}
-
-/// The vhost crate's type for an eventfd that we were given.
-pub fn event_fd(fd: OwnedFd) -> EventFd {
-    // SAFETY: `into_raw_fd` gives up the ownership that the EventFd takes over.
-    unsafe { EventFd::from_raw_fd(fd.into_raw_fd()) }
 }
 
 #[cfg(test)]

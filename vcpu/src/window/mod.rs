@@ -6,6 +6,7 @@
 
 pub mod console;
 pub mod error;
+mod event_fd;
 pub mod frontend;
 pub mod memory;
 pub mod queue;

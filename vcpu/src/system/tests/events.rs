@@ -269,15 +269,7 @@ fn protected_core(code: u16) -> Core {
     core.cpu.tr = Segment { selector: TSS_SELECTOR, attributes: 0x8b, limit: 0x67, base: TSS };
     poke(&mut core, TSS + 4, KERNEL_STACK as u32);
     poke(&mut core, TSS + 8, KERNEL_DATA);
-    let user = code & 3 == 3;
-    for index in [seg::ES, seg::SS, seg::DS] {
-        set_segment(&mut core, index, if user { USER_DATA } else { KERNEL_DATA });
-    }
-    set_segment(&mut core, seg::CS, code);
-    core.cpu.data.gpr[gpr::RSP] = if user { USER_STACK } else { KERNEL_STACK };
-    core.cpu.rip = 0x8000;
-    core.mode_changed();
-    core
+    enter(core, code)
 }
 
 #[test]

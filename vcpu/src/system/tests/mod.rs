@@ -147,6 +147,11 @@ fn long_core(code: u16) -> Core {
     core.cpu.tr = Segment { selector: TSS_SELECTOR, attributes: 0x8b, limit: 0x67, base: TSS };
     poke(&mut core, TSS + 4, KERNEL_STACK);
     poke(&mut core, TSS + 0x24, IST1);
+    enter(core, code)
+}
+
+/// The CPU about to run `code`, with the stack and data segments of its ring.
+fn enter(mut core: Core, code: u16) -> Core {
     let user = code & 3 == 3;
     for index in [seg::ES, seg::SS, seg::DS] {
         set_segment(&mut core, index, if user { USER_DATA } else { KERNEL_DATA });
