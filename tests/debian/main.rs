@@ -6,9 +6,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 #![allow(dead_code, reason = "the harness is shared with other test programs, which use more of it")]
 
-#[path = "../harness/lab.rs"]
+#[path = "../program/lab.rs"]
 mod lab;
-#[path = "../harness/process.rs"]
+#[path = "../program/process.rs"]
 mod process;
 
 use lab::Lab;

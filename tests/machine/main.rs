@@ -11,10 +11,10 @@ mod endings;
 mod guests;
 mod input;
 mod killed;
-#[path = "../harness/lab.rs"]
+#[path = "../program/lab.rs"]
 mod lab;
 mod load;
 mod monitor;
-#[path = "../harness/process.rs"]
+#[path = "../program/process.rs"]
 mod process;
 mod replaying;
