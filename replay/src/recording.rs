@@ -244,7 +244,7 @@ fn write_manifest(directory: &Path, manifest: &Manifest) -> Result<(), Recording
 }
 
 fn create_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
 #[cfg(test)]
@@ -281,6 +281,21 @@ mod tests {
         let step = recording.open_log().unwrap().next().unwrap();
         assert!(matches!(step, Step::Event(entry) if entry.stamped.icount == Icount(5)));
         assert_eq!(recording.survey_log().unwrap().ending, Ending::Finished { icount: Icount(5) });
+    }
+
+    #[test]
+    fn progress_is_written_over_progress_in_the_file_too() {
+        let (_guard, path) = place();
+        let recording = Recording::create(&path, Replace::No, example()).unwrap();
+        let mut writer = recording.create_log().unwrap();
+        let mut lengths = vec![];
+        for icount in [10, 20, 30] {
+            writer.flush(Icount(icount)).unwrap();
+            lengths.push(fs::metadata(recording.log_path()).unwrap().len());
+        }
+        assert_eq!(lengths[0], lengths[2]);
+        writer.finish(Icount(40)).unwrap();
+        assert_eq!(recording.survey_log().unwrap().ending, Ending::Finished { icount: Icount(40) });
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::codec;
 use crate::event::{Event, Stamped};
 use crate::time::Icount;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 
 /// zstd's default: blocks are small, and the log is written ten times a second at most.
@@ -26,6 +26,7 @@ pub trait Storage {
     fn sync(&mut self) -> io::Result<()>;
 }
 
+/// A file that is not opened to append: what is written at an offset would go to its end as well (pwrite(2)).
 impl Storage for File {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.write_all(bytes)
@@ -36,7 +37,8 @@ impl Storage for File {
     }
 
     fn truncate(&mut self, length: u64) -> io::Result<()> {
-        self.set_len(length)
+        self.set_len(length)?;
+        self.seek(SeekFrom::Start(length)).map(drop)
     }
 
     fn sync(&mut self) -> io::Result<()> {

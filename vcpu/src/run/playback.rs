@@ -317,9 +317,11 @@ impl Inputs for Playback {
         if self.look_ahead(machine)? == Flow::Leave {
             return Ok(Flow::Leave);
         }
+        // With -no-shutdown the machine stood still here until the host ended it.
+        let waits = machine.description.no_shutdown && cause == ShutdownCause::GuestShutdown;
         match self.ahead.pop_front() {
             Some(Next::Event(Stamped { icount, event: Event::Shutdown { cause: recorded } }))
-                if icount.0 == machine.icount() && recorded == cause =>
+                if icount.0 == machine.icount() && (recorded == cause || waits && from_host(recorded)) =>
             {
                 self.guest_ended = true;
                 Ok(Flow::Again)
@@ -344,7 +346,9 @@ impl Playback {
     fn nothing_left(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
         match self.ahead.front() {
             Some(Next::End(..)) => self.pause(machine, PauseReason::EndOfLog),
-            Some(Next::Event(stamped)) if stamped.icount.0 > machine.icount() => {
+            Some(Next::Event(stamped))
+                if stamped.icount.0 > machine.icount() || self.is_triple_fault_due(machine) =>
+            {
                 let expected = format!("{:?} at icount {}", stamped.event, stamped.icount);
                 self.diverged(machine, "progress", expected, "the CPU is halted for ever".into())
             }

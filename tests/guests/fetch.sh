@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Makes the Debian guests of the `debian` tests: vmlinuz-cloud, vmlinuz-generic and initrd.gz.
+#
+#   tests/guests/fetch.sh      into $REPRISE_GUESTS, or target/guests
+#
+# Nothing is installed and nothing needs root: packages are downloaded with apt-get and unpacked with dpkg -x. A second
+# call returns at once. Needs apt-get with package lists (apt-get update), dpkg, cpio and gzip.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+dir=${REPRISE_GUESTS:-$here/../../target/guests}
+recipe=$(cat "$here/fetch.sh" "$here/init" | sha256sum | cut -c1-16)
+if [ "$(cat "$dir/recipe" 2>/dev/null)" = "$recipe" ]; then
+    echo "guests are in $dir"
+    exit 0
+fi
+for tool in apt-cache apt-get dpkg cpio gzip; do
+    command -v "$tool" >/dev/null || { echo "fetch.sh: $tool is needed" >&2; exit 1; }
+done
+
+mkdir -p "$dir/packages"
+dir=$(cd "$dir" && pwd)
+chmod 755 "$dir"
+root=$(mktemp -d)
+trap 'rm -rf "$root"' EXIT
+
+# fetch PACKAGE: downloads it unless it is there, and unpacks it into $root/PACKAGE.
+fetch() {
+    if ! ls "$dir/packages/$1"_*.deb >/dev/null 2>&1; then
+        (cd "$dir/packages" && apt-get -q -o APT::Sandbox::User=root download "$1" >&2)
+    fi
+    dpkg -x "$(ls "$dir/packages/$1"_*.deb | tail -1)" "$root/$1"
+}
+
+# image META NAME: the kernel of the package on which a metapackage depends, under a name that stays.
+image() {
+    local package
+    package=$(apt-cache depends "$1" | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)$/\1/p' | head -1)
+    [ -n "$package" ] || { echo "fetch.sh: no $1; run apt-get update" >&2; exit 1; }
+    fetch "$package"
+    mv "$(ls "$root/$package"/boot/vmlinuz-* | tail -1)" "$dir/$2"
+}
+
+image linux-image-cloud-amd64 vmlinuz-cloud
+image linux-image-amd64 vmlinuz-generic
+fetch busybox-static
+mkdir -p "$root/initrd"/{bin,dev,proc,sys}
+cp "$(find "$root/busybox-static" -path '*bin/busybox' | head -1)" "$root/initrd/bin/busybox"
+ln -s busybox "$root/initrd/bin/sh"
+cp "$here/init" "$root/initrd/init"
+chmod +x "$root/initrd/init"
+# Renamed into place: a machine that is booting must not see half a file.
+(cd "$root/initrd" && find . | LC_ALL=C sort | cpio -o -H newc --quiet --reproducible | gzip -9n) > "$dir/initrd.new"
+mv "$dir/initrd.new" "$dir/initrd.gz"
+echo "$recipe" > "$dir/recipe"
+echo "guests are in $dir"

@@ -1,0 +1,146 @@
+//! Guests: the one that is part of the program, and tiny multiboot kernels, written here as machine code.
+
+use crate::lab::{Lab, PATIENCE};
+use crate::process::{Child, Done};
+
+/// Where the code of a tiny guest is loaded, and the first instruction.
+const LOAD_ADDRESS: u32 = 0x10_0000;
+const CODE_OFFSET: u32 = 96;
+
+/// ELF32 with one segment that holds the whole file, and a multiboot header.
+fn multiboot(code: &[u8]) -> Vec<u8> {
+    let length = CODE_OFFSET + code.len() as u32;
+    let mut file = b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    // Executable, i386, version 1; entry, program headers at 52, no sections; sizes.
+    for half in [2u16, 3, 1, 0] {
+        file.extend(half.to_le_bytes());
+    }
+    for word in [LOAD_ADDRESS + CODE_OFFSET, 52, 0, 0] {
+        file.extend(word.to_le_bytes());
+    }
+    for half in [52u16, 32, 1, 0, 0, 0] {
+        file.extend(half.to_le_bytes());
+    }
+    // PT_LOAD: offset, virtual and physical address, sizes (with room for a stack), all rights, alignment.
+    for word in [1, 0, LOAD_ADDRESS, LOAD_ADDRESS, length, length + 0x1_0000, 7, 0x1000] {
+        file.extend(word.to_le_bytes());
+    }
+    const MAGIC: u32 = 0x1bad_b002;
+    for word in [MAGIC, 0, MAGIC.wrapping_neg()] {
+        file.extend(word.to_le_bytes());
+    }
+    file.extend(code);
+    file
+}
+
+/// mov dx, 0x604; mov ax, SLP_EN with SLP_TYP 5; out dx, ax; hlt (ACPI 6.5, 4.8.3.2.1).
+const POWER_OFF: &[u8] = &[0x66, 0xba, 0x04, 0x06, 0x66, 0xb8, 0x00, 0x34, 0x66, 0xef, 0xf4];
+
+/// Code before which a letter is printed: mov dx, 0x3f8; mov al, 'B'; out dx, al.
+fn after_letter(code: &[u8]) -> Vec<u8> {
+    multiboot(&[&[0x66, 0xba, 0xf8, 0x03, 0xb0, b'B', 0xee], code].concat())
+}
+
+pub fn power_off() -> Vec<u8> {
+    after_letter(POWER_OFF)
+}
+
+/// lidt [LOAD_ADDRESS + 32] (zeros: limit 0); int3.
+pub fn triple_fault() -> Vec<u8> {
+    after_letter(&[0x0f, 0x01, 0x1d, 0x20, 0x00, 0x10, 0x00, 0xcc])
+}
+
+/// mov eax, 0xd0000000; jmp eax: nothing answers there.
+pub fn nowhere() -> Vec<u8> {
+    after_letter(&[0xb8, 0, 0, 0, 0xd0, 0xff, 0xe0])
+}
+
+/// mov dx, 0xcf9; mov al, 6; out dx, al; hlt.
+pub fn reset() -> Vec<u8> {
+    after_letter(&[0x66, 0xba, 0xf9, 0x0c, 0xb0, 0x06, 0xee, 0xf4])
+}
+
+/// mov dx, 0xf4; mov al, 0x10; out dx, al; hlt.
+pub fn debug_exit() -> Vec<u8> {
+    after_letter(&[0x66, 0xba, 0xf4, 0x00, 0xb0, 0x10, 0xee, 0xf4])
+}
+
+/// cli; hlt: waits for ever.
+pub fn halted() -> Vec<u8> {
+    after_letter(&[0xfa, 0xf4, 0xeb, 0xfd])
+}
+
+/// Echoes what is typed; Ctrl-d ends it.
+pub fn echo() -> Vec<u8> {
+    let code = [
+        &[0x66, 0xba, 0xfd, 0x03][..], // again: mov dx, 0x3fd
+        &[0xec, 0xa8, 0x01],           // poll: in al, dx; test al, 1
+        &[0x74, 0xfb],                 // jz poll
+        &[0x66, 0xba, 0xf8, 0x03],     // mov dx, 0x3f8
+        &[0xec, 0x3c, 0x04],           // in al, dx; cmp al, 4
+        &[0x74, 0x03],                 // je end
+        &[0xee],                       // out dx, al
+        &[0xeb, 0xeb],                 // jmp again
+        POWER_OFF,                     // end:
+    ];
+    after_letter(&code.concat())
+}
+
+/// Prints the low half of the time stamp counter as eight letters a line, for ever; a typed q ends it, other input is
+/// echoed. What it prints depends on the rate of guest time and on when something is typed.
+pub fn ticker() -> Vec<u8> {
+    let code = [
+        &[0xb9, 0x40, 0x0d, 0x03, 0x00][..], // again: mov ecx, 200000
+        &[0x49, 0x75, 0xfd],                 // dec ecx; jnz -1
+        &[0x0f, 0x31, 0x89, 0xc3],           // rdtsc; mov ebx, eax
+        &[0x66, 0xba, 0xf8, 0x03],           // mov dx, 0x3f8
+        &[0xb9, 0x08, 0x00, 0x00, 0x00],     // mov ecx, 8
+        &[0xc1, 0xc3, 0x04],                 // digit: rol ebx, 4
+        &[0x88, 0xd8, 0x24, 0x0f],           // mov al, bl; and al, 15
+        &[0x04, b'a', 0xee],                 // add al, 'a'; out dx, al
+        &[0x49, 0x75, 0xf3],                 // dec ecx; jnz digit
+        &[0xb0, 0x0a, 0xee],                 // mov al, '\n'; out dx, al
+        &[0x66, 0xba, 0xfd, 0x03],           // mov dx, 0x3fd
+        &[0xec, 0xa8, 0x01, 0x74, 0xd2],     // in al, dx; test al, 1; jz again
+        &[0x66, 0xba, 0xf8, 0x03],           // mov dx, 0x3f8
+        &[0xec, 0xee, 0x3c, b'q'],           // in al, dx; out dx, al; cmp al, 'q'
+        &[0x75, 0xc8],                       // jne again
+        POWER_OFF,
+    ];
+    multiboot(&code.concat())
+}
+
+/// Number of whole lines.
+pub fn lines(out: &[u8]) -> usize {
+    out.iter().filter(|byte| **byte == b'\n').count()
+}
+
+/// Options that every run of the demo guest shares.
+pub const DEMO: &str = "-kernel demo.elf -m 16 -display none -no-reboot";
+
+/// A laboratory with the demo guest, and a recording `rec` of it with a typed line.
+pub fn demo_recorded() -> (Lab, Done) {
+    let lab = demo_lab();
+    let recorded = record_demo(&lab, "rec");
+    (lab, recorded)
+}
+
+pub fn demo_lab() -> Lab {
+    let lab = Lab::new();
+    lab.write("demo.elf", broker::demo_guest::IMAGE);
+    lab
+}
+
+pub fn record_demo(lab: &Lab, to: &str) -> Done {
+    let words = format!("record --digest-interval 1000000 -o {to} {DEMO} -serial stdio -icount shift=0");
+    answer_demo(lab.start(&words)).well()
+}
+
+/// Types a line when the demo guest asks for it.
+pub fn answer_demo(mut child: Child) -> Done {
+    child.until_text("type a line: ", PATIENCE);
+    child.type_bytes(b"never diverge\n");
+    let done = child.end(PATIENCE);
+    assert!(done.text().contains("egrevid reven"), "{:?} {:?}", done.text(), done.err);
+    done
+}

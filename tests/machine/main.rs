@@ -1,0 +1,20 @@
+//! The whole program: whole machines, booted, recorded, replayed, killed, damaged, typed at.
+//!
+//! Every test drives the real binary on guests that are made here or are part of the program. Reading order: `lab` (one
+//! test's directory and children), `guests`, then the tests by subject.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
+mod bad_input;
+mod damage;
+mod endings;
+mod guests;
+mod input;
+mod killed;
+#[path = "../program/lab.rs"]
+mod lab;
+mod load;
+mod monitor;
+#[path = "../program/process.rs"]
+mod process;
+mod replaying;

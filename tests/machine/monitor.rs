@@ -1,0 +1,162 @@
+//! The monitor, while recording and replaying, on a socket and behind Ctrl-a.
+
+use crate::guests::{self, lines};
+use crate::lab::{Lab, PATIENCE};
+use crate::process::Child;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const PROMPT: &str = "(reprise) ";
+
+/// A client of a monitor on a UNIX socket.
+pub struct Monitor {
+    stream: UnixStream,
+}
+
+impl Monitor {
+    /// Connects as soon as the socket is there, and reads the greeting.
+    pub fn connect(path: &Path) -> Monitor {
+        let deadline = Instant::now() + PATIENCE;
+        let stream = loop {
+            match UnixStream::connect(path) {
+                Ok(stream) => break stream,
+                Err(error) => assert!(Instant::now() < deadline, "{}: {error}", path.display()),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut monitor = Monitor { stream };
+        let greeting = monitor.answer();
+        assert!(greeting.contains("monitor"), "{greeting}");
+        monitor
+    }
+
+    pub fn send(&mut self, line: &str) {
+        self.stream.write_all(format!("{line}\n").as_bytes()).unwrap();
+    }
+
+    fn answer(&mut self) -> String {
+        let mut text = vec![];
+        let mut byte = [0];
+        while !text.ends_with(PROMPT.as_bytes()) {
+            let count = self.stream.read(&mut byte).unwrap();
+            assert_eq!(count, 1, "the monitor closed: {}", String::from_utf8_lossy(&text));
+            text.extend(byte);
+        }
+        text.truncate(text.len() - PROMPT.len());
+        String::from_utf8(text).unwrap().replace("\r\n", "\n")
+    }
+
+    pub fn ask(&mut self, line: &str) -> String {
+        self.send(line);
+        self.answer()
+    }
+
+    /// The instruction count of `info replay`.
+    fn icount(&mut self) -> u64 {
+        let text = self.ask("info replay");
+        text.trim_end().rsplit_once("= ").unwrap().1.parse().unwrap_or_else(|_| panic!("{text}"))
+    }
+}
+
+fn start(lab: &Lab, line: &str) -> (Child, Monitor) {
+    lab.write("k", guests::ticker());
+    let child = lab.start(&format!("{line} -monitor unix:m,server=on,wait=off"));
+    let monitor = Monitor::connect(&lab.path("m"));
+    (child, monitor)
+}
+
+fn stop_and_cont(child: &mut Child, monitor: &mut Monitor, verb: &str) {
+    assert_eq!(monitor.ask("info status"), "VM status: running\n");
+    assert_eq!(monitor.ask("stop"), "");
+    assert_eq!(monitor.ask("info status"), "VM status: paused\n");
+    let stopped = monitor.icount();
+    std::thread::sleep(Duration::from_millis(30));
+    assert_eq!(monitor.icount(), stopped, "a stopped machine stands still");
+    let answer = monitor.ask("info replay");
+    assert_eq!(answer, format!("{verb} execution 'rec': instruction count = {stopped}\n"));
+    let before = lines(&child.out());
+    assert_eq!(monitor.ask("cont"), "");
+    child.until("more lines", PATIENCE, |out| lines(out) > before + 1);
+    assert!(monitor.icount() > stopped);
+}
+
+#[test]
+fn commands_in_a_recording_and_in_its_replay() {
+    let lab = Lab::new();
+    let (mut child, mut monitor) = start(&lab, "record -o rec -kernel k -m 16 -serial stdio");
+    child.until("10 lines", PATIENCE, |out| lines(out) >= 10);
+    stop_and_cont(&mut child, &mut monitor, "Recording");
+    assert!(monitor.ask("info version").starts_with(env!("CARGO_PKG_VERSION")));
+    let help = monitor.ask("help");
+    assert!(help.lines().count() > 10 && help.contains("quit|q"), "{help}");
+    assert_eq!(monitor.ask("frobnicate"), "unknown command: 'frobnicate'\n");
+    assert_eq!(monitor.ask("info nothing"), "unknown command: 'info nothing'\n");
+    // Long enough for a replay that is looked at while it runs.
+    child.until("500 lines", PATIENCE, |out| lines(out) >= 500);
+    monitor.send("quit");
+    let recorded = child.end(PATIENCE).well();
+    assert_eq!(lab.cause("rec"), "host-qmp-quit");
+
+    let (mut child, mut monitor) = start(&lab, "replay rec -S -serial stdio");
+    assert_eq!(monitor.ask("info status"), "VM status: paused (prelaunch)\n");
+    assert_eq!(monitor.ask("cont"), "");
+    stop_and_cont(&mut child, &mut monitor, "Replaying");
+    let refused = monitor.ask("system_reset");
+    assert!(refused.contains("not possible in a replay"), "{refused}");
+    drop(monitor);
+    child.end(PATIENCE).well().same_output(&recorded);
+
+    let (child, mut monitor) = start(&lab, "replay rec -S -serial stdio");
+    monitor.send("quit");
+    assert!(child.end(PATIENCE).well().out.is_empty());
+}
+
+#[test]
+fn a_paused_start() {
+    let lab = Lab::new();
+    let (mut child, mut monitor) = start(&lab, "record -o rec -kernel k -m 16 -serial stdio -S");
+    assert_eq!(monitor.ask("info status"), "VM status: paused (prelaunch)\n");
+    assert_eq!(monitor.icount(), 0);
+    assert!(child.out().is_empty());
+    monitor.ask("cont");
+    child.until("5 lines", PATIENCE, |out| lines(out) >= 5);
+    child.type_bytes(b"q");
+    let recorded = child.end(PATIENCE).well();
+    lab.run("replay rec").well().same_output(&recorded);
+}
+
+#[test]
+fn console_and_monitor_share_a_stream() {
+    let lab = Lab::new();
+    lab.write("k", guests::ticker());
+    let mut child = lab.start("record -o rec -kernel k -m 16 -serial mon:stdio");
+    child.until("5 lines", PATIENCE, |out| lines(out) >= 5);
+    child.type_bytes(b"\x01cinfo status\n");
+    child.until_text("VM status: running", PATIENCE);
+    child.type_bytes(b"\x01cZ");
+    child.until_text("Z", PATIENCE);
+    child.type_bytes(b"\x01x");
+    child.end(PATIENCE).well();
+    assert_eq!(lab.cause("rec"), "host-qmp-quit");
+    let replayed = lab.run("replay rec").well().text();
+    assert!(replayed.contains('Z') && !replayed.contains("VM status"), "{replayed}");
+    lab.run("verify rec").well();
+}
+
+#[test]
+fn a_monitor_may_come_and_go() {
+    let lab = Lab::new();
+    let (mut child, monitor) = start(&lab, "record -o rec -kernel k -m 16 -serial stdio");
+    drop(monitor);
+    for _ in 0..3 {
+        let mut monitor = Monitor::connect(&lab.path("m"));
+        monitor.ask("stop");
+        monitor.ask("cont");
+    }
+    child.type_bytes(b"q");
+    let recorded = child.end(PATIENCE).well();
+    lab.run("replay rec").well().same_output(&recorded);
+}
