@@ -347,7 +347,7 @@ impl Playback {
         match self.ahead.front() {
             Some(Next::End(..)) => self.pause(machine, PauseReason::EndOfLog),
             Some(Next::Event(stamped))
-                if stamped.icount.0 > machine.icount() || self.is_triple_fault_due(machine) =>
+                if stamped.icount.0 > machine.icount() || self.must_end_here(machine) =>
             {
                 let expected = format!("{:?} at icount {}", stamped.event, stamped.icount);
                 self.diverged(machine, "progress", expected, "the CPU is halted for ever".into())
