@@ -50,7 +50,19 @@ fn group_of(code: Code) -> Group {
 fn excluded(code: Code) -> bool {
     use Mnemonic::*;
     // Their operands are registers that only ring 0 has.
-    let system_registers = matches!(code.mnemonic(), Mov if format!("{code:?}").contains("_cr") || format!("{code:?}").contains("_dr"));
+    let system_registers = matches!(
+        code,
+        Code::Mov_r32_cr
+            | Code::Mov_r64_cr
+            | Code::Mov_r32_dr
+            | Code::Mov_r64_dr
+            | Code::Mov_r32_tr
+            | Code::Mov_cr_r32
+            | Code::Mov_cr_r64
+            | Code::Mov_dr_r32
+            | Code::Mov_dr_r64
+            | Code::Mov_tr_r32
+    );
     let machine_specific = matches!(
         code.mnemonic(),
         Cpuid | Rdtsc | Rdtscp | Rdpid | Rdpmc | Rdrand | Rdseed | Xgetbv
@@ -73,6 +85,11 @@ fn excluded(code: Code) -> bool {
             | Fxrstor
             | Fxrstor64
     );
+    // iced counts WAIT and what follows it as one instruction; it is two.
+    let begins_with_wait = matches!(
+        code.mnemonic(),
+        Feni | Fdisi | Fclex | Finit | Fsetpm | Fstenv | Fstcw | Fsave | Fstsw | Fstdw | Fstsg
+    );
     // They would enter the host's kernel or leave the code page.
     let enters_kernel = matches!(
         code.mnemonic(),
@@ -90,7 +107,8 @@ fn excluded(code: Code) -> bool {
             | Iretd
             | Iretq
     );
-    system_registers
+    begins_with_wait
+        || system_registers
         || machine_specific
         || saves_state
         || enters_kernel

@@ -157,17 +157,29 @@ fn gather<const INDEX: usize, const SIZE: usize, const COUNT: usize>(
     let indexes = core.cpu.data.ymm[usize::from(op.rm & 15)];
     let (to, mask_register) = (usize::from(op.reg & 15), usize::from(op.vvvv & 15));
     let mask = core.cpu.data.ymm[mask_register];
+    // 16 or 32: the longer one of index vector and data.
+    let vector_bytes = INDEX.max(SIZE) * COUNT;
+    core.cpu.data.ymm[mask_register] = widened::<SIZE>(&mask, vector_bytes / SIZE);
     for i in (0..COUNT).filter(|&i| selected::<SIZE>(&mask, i)) {
         let index = element::<INDEX>(&indexes, i);
         let index = if INDEX == 4 { index as i32 as u64 } else { index };
         let loaded = gather_element::<SIZE>(core, op, index)?;
         set_element::<SIZE>(&mut core.cpu.data.ymm[to], i, loaded);
+        core.cpu.data.ymm[to][vector_bytes / 8..].fill(0);
         set_element::<SIZE>(&mut core.cpu.data.ymm[mask_register], i, 0);
     }
     core.cpu.data.ymm[mask_register] = [0; 4];
-    let kept = SIZE * COUNT / 8;
-    core.cpu.data.ymm[to][kept..].fill(0);
+    core.cpu.data.ymm[to][SIZE * COUNT / 8..].fill(0);
     Ok(())
+}
+
+/// A gather's mask as it is between elements: all bits of an element are as its top bit was.
+fn widened<const SIZE: usize>(mask: &[u64; 4], elements: usize) -> [u64; 4] {
+    let mut widened = [0; 4];
+    for i in (0..elements).filter(|&i| selected::<SIZE>(mask, i)) {
+        set_element::<SIZE>(&mut widened, i, u64::MAX);
+    }
+    widened
 }
 
 fn gather_element<const SIZE: usize>(core: &mut Core, op: &Op, index: u64) -> Result<u64, Fault> {

@@ -62,8 +62,6 @@ struct Thunk {
     align_mask: u8,
     mxcsr: bool,
     fpu: bool,
-    /// The store happens after side effects in registers, so the address is checked first.
-    probe: bool,
 }
 
 /// All thunks generated so far, and what is needed to make more.
@@ -155,9 +153,8 @@ impl Thunks {
         let code = emit::emit(&plan, &roles, &hosted[1..1 + usize::from(hosted[0])])?;
         let code = self.cache.push(&code).expect("make_room leaves more space than a block can use");
         let id = self.thunks.len() as u32;
-        let probe = plan.access == Access::Store && (plan.fpu || plan.mxcsr);
         let (size, align_mask, mxcsr, fpu) = (plan.size, plan.align_mask, plan.mxcsr, plan.fpu);
-        self.thunks.push(Thunk { code, size, align_mask, mxcsr, fpu, probe });
+        self.thunks.push(Thunk { code, size, align_mask, mxcsr, fpu });
         self.by_encoding.insert(encoding, id);
         Some((id, plan))
     }

@@ -67,15 +67,28 @@ fn store<const DOMAIN: u8>(core: &mut Core, op: &Op) -> Result<(), Fault> {
     check::<DOMAIN>(core)?;
     let thunk = core.thunks.thunk(op.aux);
     let gva = core.vector_address(op, thunk.align_mask)?;
-    if thunk.probe {
-        core.probe_write(gva, u64::from(thunk.size)).map_err(|fault| core.refine_fault(op, fault))?;
+    if thunk.fpu {
+        return store_fpu(core, op, &thunk, gva);
     }
-    if !core.execute(&thunk)? {
-        return Ok(());
-    }
+    let mxcsr = core.cpu.data.mxcsr;
+    core.execute(&thunk)?;
+    store_result(core, op, &thunk, gva).inspect_err(|_| core.cpu.data.mxcsr = mxcsr)
+}
+
+#[inline(always)]
+fn store_result(core: &mut Core, op: &Op, thunk: &Thunk, gva: u64) -> Result<(), Fault> {
     let mut memory = [0; 4];
     memory.copy_from_slice(&core.thunks.scratch.memory[..4]);
     core.write_vector(op, gva, thunk.size, &memory)
+}
+
+/// An x87 store that an unmasked error holds back does not look at memory; one that faults has changed nothing.
+fn store_fpu(core: &mut Core, op: &Op, thunk: &Thunk, gva: u64) -> Result<(), Fault> {
+    let before = core.cpu.data.fx.clone();
+    if !core.execute(thunk)? {
+        return Ok(());
+    }
+    store_result(core, op, thunk, gva).inspect_err(|_| core.cpu.data.fx = before)
 }
 
 /// Raises what the control registers say about an instruction of this domain.
