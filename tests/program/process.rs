@@ -69,7 +69,6 @@ pub struct Child {
     out: Buffer,
     err: Buffer,
     drains: Vec<JoinHandle<()>>,
-    start: Instant,
 }
 
 /// A program that has ended.
@@ -79,7 +78,6 @@ pub struct Done {
     pub status: ExitStatus,
     pub out: Vec<u8>,
     pub err: String,
-    pub wall: Duration,
 }
 
 fn drain(mut stream: impl Read + Send + 'static, into: &Buffer) -> JoinHandle<()> {
@@ -102,7 +100,7 @@ impl Child {
         let drains =
             vec![drain(child.stdout.take().unwrap(), &out), drain(child.stderr.take().unwrap(), &err)];
         let stdin = child.stdin.take();
-        Child { words, child, stdin, out, err, drains, start: Instant::now() }
+        Child { words, child, stdin, out, err, drains }
     }
 
     pub fn out(&self) -> Vec<u8> {
@@ -183,12 +181,11 @@ impl Child {
             );
             thread::sleep(Duration::from_millis(3));
         };
-        let wall = self.start.elapsed();
         // A descendant that outlives the program holds its pipes open; that is for the test to find, not to hang on.
         while !self.drains.iter().all(JoinHandle::is_finished) && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(2));
         }
-        Done { words: self.words.clone(), status, out: self.out(), err: self.err(), wall }
+        Done { words: self.words.clone(), status, out: self.out(), err: self.err() }
     }
 }
 
