@@ -3,6 +3,8 @@
 //!
 //! `SIM_SEEDS=N` runs N seeds, `SIM_SEED=S` the seed S alone.
 
+#![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
+
 mod case;
 mod dice;
 mod disk;
