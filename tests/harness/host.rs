@@ -82,6 +82,12 @@ pub struct Host {
     _lock: MutexGuard<'static, ()>,
 }
 
+impl Default for Host {
+    fn default() -> Host {
+        Host::new()
+    }
+}
+
 impl Host {
     /// Maps arena and code page and takes over the signals of this thread.
     pub fn new() -> Host {

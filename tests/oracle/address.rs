@@ -224,7 +224,7 @@ fn vector_form(
     let narrow = (0..info.op_count())
         .any(|i| matches!(info.op_kind(i), OpCodeOperandKind::mem_vsib32x | OpCodeOperandKind::mem_vsib32y));
     let spread = if random.chance(1, 3) { BYTES as u64 / 2 } else { 64 };
-    let mut element = |random: &mut Random| random.below(spread).wrapping_sub(spread / 2) >> scale;
+    let element = |random: &mut Random| random.below(spread).wrapping_sub(spread / 2) >> scale;
     let words: [u64; 4] = std::array::from_fn(|_| {
         let (low, high) = (element(random), element(random));
         if narrow { low & 0xffff_ffff | high << 32 } else { (low << scale) as i64 as u64 >> scale }

@@ -21,7 +21,6 @@ const RDI: usize = 7;
 pub struct Case {
     pub instruction: Instruction,
     pub bytes: Vec<u8>,
-    pub size: CodeSize,
     pub state: State,
     pub memory: Box<Image>,
 }
@@ -52,7 +51,7 @@ pub fn generate(random: &mut Random, code: Code, size: CodeSize, image: &Image) 
     strings(random, &mut instruction, &mut state, size);
     let bytes = encode(&instruction, size)?;
     let instruction = decode(&bytes, size);
-    (instruction.code() == code).then_some(Case { instruction, bytes, size, state, memory })
+    (instruction.code() == code).then_some(Case { instruction, bytes, state, memory })
 }
 
 /// Bytes of the memory operand; a guess where iced does not say.

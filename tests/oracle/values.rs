@@ -137,8 +137,7 @@ pub fn bytes(random: &mut Random) -> [u8; 64] {
 
 /// Registers of all kinds; RSP and RIP are left to the caller.
 pub fn state(random: &mut Random) -> State {
-    let mut state = State::default();
-    state.gpr = std::array::from_fn(|_| integer(random));
+    let mut state = State { gpr: std::array::from_fn(|_| integer(random)), ..State::default() };
     // Status flags and DF; a signal frame cannot set the others.
     const CHOSEN: u64 = 0xcd5;
     state.rflags = 0x202 | random.bits() & CHOSEN;
@@ -152,7 +151,7 @@ fn mxcsr(random: &mut Random) -> u32 {
     match random.below(8) {
         0..=3 => 0x1f80,
         // Any rounding, flushing and flags; all masked, or each mask as it comes.
-        4 | 5 | 6 => 0x1f80 | random.bits() as u32 & 0xe07f,
+        4..=6 => 0x1f80 | random.bits() as u32 & 0xe07f,
         _ => random.bits() as u32 & 0xffff,
     }
 }
@@ -160,7 +159,7 @@ fn mxcsr(random: &mut Random) -> u32 {
 fn floating_point(random: &mut Random, state: &mut State) {
     state.fcw = match random.below(8) {
         0..=3 => 0x37f,
-        4 | 5 | 6 => 0x7f | random.bits() as u16 & 0x1f00,
+        4..=6 => 0x7f | random.bits() as u16 & 0x1f00,
         _ => 0x40 | random.bits() as u16 & 0x1f3f,
     };
     // Condition codes, stack top and error flags; the summary follows from them.

@@ -41,8 +41,11 @@ enum Kind {
     Scas,
 }
 
+/// Code of a test, assembled at build time.
+type Code = fn() -> &'static [u8];
+
 /// Instruction, element size, code with 64-bit and with 32-bit addresses.
-const FORMS: &[(Kind, usize, fn() -> &'static [u8], fn() -> &'static [u8])] = &[
+const FORMS: &[(Kind, usize, Code, Code)] = &[
     (Kind::Movs, 1, || code64!("rep movsb", "hlt"), || code64!(".byte 0x67", "rep movsb", "hlt")),
     (Kind::Movs, 2, || code64!("rep movsw", "hlt"), || code64!(".byte 0x67", "rep movsw", "hlt")),
     (Kind::Movs, 4, || code64!("rep movsd", "hlt"), || code64!(".byte 0x67", "rep movsd", "hlt")),
