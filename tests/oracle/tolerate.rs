@@ -31,6 +31,7 @@ pub fn apply(case: &Case, host: (&Outcome, &Image), ours: (&mut Outcome, &mut Im
     }
     if mine.raised.is_some_and(|raised| raised.vector == SIMD_ERROR) {
         unmasked_rounding(&host.0.state, &mut mine.state);
+        products_before_sums(case, &host.0.state, &mut mine.state);
     }
     approximations(case, &host.0.state, &mut mine.state);
     transcendental(case, &host.0.state, &mut mine.state);
@@ -126,6 +127,16 @@ fn physical(state: &State) -> [(u64, u16); 8] {
 fn unmasked_rounding(host: &State, mine: &mut State) {
     if host.mxcsr & OVERFLOW_UNDERFLOW != 0 {
         mine.mxcsr = mine.mxcsr & !PRECISION | host.mxcsr & PRECISION;
+    }
+}
+
+/// DPPS and DPPD stop between products and sums when a product raises an unmasked exception.
+fn products_before_sums(case: &Case, host: &State, mine: &mut State) {
+    if matches!(
+        case.instruction.mnemonic(),
+        Mnemonic::Dpps | Mnemonic::Dppd | Mnemonic::Vdpps | Mnemonic::Vdppd
+    ) {
+        mine.mxcsr = mine.mxcsr & !0x3f | host.mxcsr & 0x3f;
     }
 }
 

@@ -240,7 +240,7 @@ fn gathers_keep_what_they_got_before_a_fault() {
     const VPGATHERQQ: &[u8] = &[0xc4, 0xe2, 0xe5, 0x91, 0x0c, 0x13]; // ymm1, [rbx+ymm2], ymm3
     assert_eq!(run(&mut core, VPGATHERQQ), Err(Fault::with_code(vector::PF, 0)));
     assert_eq!(core.cpu.data.ymm[1], [0x1111, 9, 9, 9]);
-    assert_eq!(core.cpu.data.ymm[3], [0, 0, 1 << 63, u64::MAX]);
+    assert_eq!(core.cpu.data.ymm[3], [0, 0, u64::MAX, u64::MAX]);
     core.cpu.data.ymm[2][2] = 16;
     assert_eq!(run(&mut core, VPGATHERQQ), Ok(()));
     assert_eq!(core.cpu.data.ymm[1], [0x1111, 9, 0x3333, 0x4444]);
