@@ -46,6 +46,7 @@ pub fn new_machine(options: &Options, streams: &Streams, time: HostTime) -> Resu
         clock: Clock { shift, auto, sleep: options.icount.sleep.unwrap_or(true), rtc_base },
         uarts: streams.uarts.clone(),
         devices: streams.devices.clone(),
+        functions: Vec::new(),
         no_reboot: options.no_reboot,
         no_shutdown: options.no_shutdown,
         debug_exit_port: options.debug_exit_port,

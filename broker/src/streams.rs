@@ -5,7 +5,8 @@
 use crate::cli::CliError;
 use crate::cli::chardev::{Backend, Chardev, Target};
 use crate::cli::options::Options;
-use replay::machine::{DeviceChoice, DeviceKind, Machine};
+use replay::device::{DeviceChoice, DeviceKind};
+use replay::machine::Machine;
 
 /// One stream and its users.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! What contradicts a recording: options given to a replay that are not those of the recorded machine.
 
-use crate::machine::{Boot, Clock, CpuChoice, DeviceChoice, Machine};
+use crate::device::{DeviceChoice, DeviceKind, Disk, Image, VirtioFunction, VirtioKind};
+use crate::machine::{Boot, Clock, CpuChoice, Machine};
 use crate::manifest::FileIdentity;
 use std::fmt;
 
@@ -35,6 +36,7 @@ pub fn compare(recorded: &Machine, given: &Machine) -> Vec<Difference> {
         clock,
         uarts,
         devices,
+        functions,
         no_reboot,
         no_shutdown,
         debug_exit_port,
@@ -60,6 +62,7 @@ pub fn compare(recorded: &Machine, given: &Machine) -> Vec<Difference> {
     check("-rtc base= (seconds since 1970)", rtc_base.to_string(), given.clock.rtc_base.to_string());
     check("-serial (devices of the UARTs)", uarts_text(uarts), uarts_text(&given.uarts));
     check("devices", devices_text(devices), devices_text(&given.devices));
+    check("-device (virtio)", functions_text(functions), functions_text(&given.functions));
     check("-no-reboot", on_off(*no_reboot), on_off(given.no_reboot));
     check("-no-shutdown", on_off(*no_shutdown), on_off(given.no_shutdown));
     let exit_port = |port: Option<u16>| port.map_or("none".into(), |port| format!("iobase={port:#x}"));
@@ -122,7 +125,60 @@ fn uarts_text(uarts: &[Option<u16>]) -> String {
 }
 
 fn devices_text(devices: &[DeviceChoice]) -> String {
-    list(devices.iter().map(|device| format!("{} ({:?})", device.id, device.kind)))
+    list(devices.iter().map(|device| format!("{} ({})", device.id, kind_text(&device.kind))))
+}
+
+/// What the guest can tell of a back-end: where its data comes from may differ.
+fn kind_text(kind: &DeviceKind) -> String {
+    match kind {
+        DeviceKind::Chardev => "Chardev".into(),
+        DeviceKind::Net { .. } => "network".into(),
+        DeviceKind::Entropy { .. } => "entropy".into(),
+        DeviceKind::Foreign { .. } => "vhost-user".into(),
+        DeviceKind::Block(disk) => disk_text(disk),
+    }
+}
+
+/// A copy of an image elsewhere is as good: its content is checked as it is read.
+fn disk_text(disk: &Disk) -> String {
+    let image = match &disk.image {
+        Image::File { .. } => "disk".into(),
+        Image::Null { bytes } => format!("null disk of {}", size(*bytes)),
+        Image::Memory { bytes } => format!("memory disk of {}", size(*bytes)),
+    };
+    let serial = disk.serial.as_deref().map_or(String::new(), |serial| format!(" serial={serial}"));
+    let block = disk.logical_block_size.map_or(String::new(), |bytes| format!(" logical_block_size={bytes}"));
+    let read_only = if disk.read_only { " read-only" } else { "" };
+    format!("{image}{serial}{block}{read_only}")
+}
+
+fn functions_text(functions: &[VirtioFunction]) -> String {
+    list(functions.iter().map(|function| {
+        let VirtioFunction { id, address, kind, queue_size_max, vectors, window } = function;
+        let kind = match kind {
+            VirtioKind::Block { queues, .. } => format!("virtio-blk num-queues={queues}"),
+            VirtioKind::Net { mac, .. } => {
+                let digits: Vec<String> = mac.iter().map(|byte| format!("{byte:02x}")).collect();
+                format!("virtio-net mac={}", digits.join(":"))
+            }
+            VirtioKind::Entropy { .. } => "virtio-rng".into(),
+            VirtioKind::Console { ports } => {
+                let port = |port: &crate::device::ConsolePort| {
+                    let kind = if port.console { "console" } else { "port" };
+                    format!(" {kind} {} {}", port.number, port.name.as_deref().unwrap_or("without a name"))
+                };
+                ports.iter().map(port).fold("virtio-serial".into(), |text: String, port| text + &port)
+            }
+            VirtioKind::Other { device_type, queues, .. } => {
+                format!("virtio device type {device_type} num-queues={queues}")
+            }
+        };
+        let window = if *window { "" } else { " window=off" };
+        let (device, number) = (address.device, address.function);
+        format!(
+            "{id} at {device:02x}.{number} ({kind} queue-size={queue_size_max} vectors={vectors}{window})"
+        )
+    }))
 }
 
 fn list(items: impl Iterator<Item = String>) -> String {
@@ -133,7 +189,6 @@ fn list(items: impl Iterator<Item = String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::DeviceKind;
     use crate::manifest;
 
     #[test]

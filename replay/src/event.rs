@@ -18,6 +18,8 @@ pub struct Stamped {
 }
 
 /// One input of the machine, or a note about it (digest, end).
+///
+/// New kinds go to the end: logs store a kind by its place here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {
     /// A back-end completed requests; the bytes are what went into the guest.
@@ -77,6 +79,31 @@ pub enum Event {
         registers: u64,
         /// Over guest RAM.
         memory: u64,
+    },
+    /// What a back-end offered when it was connected; at icount 0, one for each virtio function's device.
+    DeviceOffered {
+        /// The device.
+        device: DeviceIndex,
+        /// Its feature bits (virtio 1.2, chapter 6).
+        features: u64,
+        /// Its configuration space; empty if it has none.
+        config: Vec<u8>,
+    },
+    /// What the guest has sent through a queue that only goes out, since the last such note; compared in replay.
+    Sent {
+        /// The device.
+        device: DeviceIndex,
+        /// Number of the virtqueue.
+        queue: u16,
+        /// Requests.
+        count: u32,
+        /// Digest of their bytes.
+        digest: u64,
+    },
+    /// The back-end was started again and got its unanswered requests once more. No effect on the guest.
+    DeviceRestarted {
+        /// The device.
+        device: DeviceIndex,
     },
 }
 

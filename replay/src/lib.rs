@@ -4,6 +4,7 @@
 
 pub mod codec;
 pub mod confine;
+pub mod device;
 pub mod difference;
 pub mod digest;
 pub mod event;

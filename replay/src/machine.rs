@@ -1,5 +1,6 @@
 //! The machine description: what the broker tells the vCPU process and what the manifest keeps.
 
+use crate::device::{DeviceChoice, VirtioFunction};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -20,6 +21,9 @@ pub struct Machine {
     pub uarts: Vec<Option<u16>>,
     /// Device processes, in window order.
     pub devices: Vec<DeviceChoice>,
+    /// What the guest sees on the PCI bus beside the chipset.
+    #[serde(default)]
+    pub functions: Vec<VirtioFunction>,
     /// A reset ends the run instead of restarting the machine.
     pub no_reboot: bool,
     /// A power-off pauses the run instead of ending it.
@@ -63,20 +67,4 @@ pub struct Clock {
     pub sleep: bool,
     /// Seconds since 1970 that the RTC shows at power-on.
     pub rtc_base: i64,
-}
-
-/// One device process.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeviceChoice {
-    /// Name shown to the user, e.g. `serial0`.
-    pub id: String,
-    /// Kind of back-end.
-    pub kind: DeviceKind,
-}
-
-/// Kinds of device process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum DeviceKind {
-    /// A console back-end on a character stream: queue 0 receives, queue 1 transmits.
-    Chardev,
 }

@@ -144,7 +144,8 @@ impl Manifest {
 /// A manifest for tests, here and in the crates that use recordings.
 #[doc(hidden)]
 pub fn example() -> Manifest {
-    use crate::machine::{Boot, Clock, CpuChoice, DeviceChoice, DeviceKind};
+    use crate::device::{DeviceChoice, DeviceKind};
+    use crate::machine::{Boot, Clock, CpuChoice};
     let machine = Machine {
         ram_bytes: 256 << 20,
         cpu: CpuChoice { model: "x86-64-v3".into(), features: vec![("avx2".into(), false)] },
@@ -153,6 +154,7 @@ pub fn example() -> Manifest {
         clock: Clock { shift: 5, auto: false, sleep: true, rtc_base: 1_700_000_000 },
         uarts: vec![Some(0)],
         devices: vec![DeviceChoice { id: "serial0".into(), kind: DeviceKind::Chardev }],
+        functions: vec![],
         no_reboot: true,
         no_shutdown: false,
         debug_exit_port: None,

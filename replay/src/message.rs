@@ -75,6 +75,11 @@ pub enum Control {
     Continue,
     /// End the process without an event: a replay is left.
     Quit,
+    /// A device has another back-end; its descriptors are the next message on the control socket.
+    Reconnect {
+        /// The device.
+        device: DeviceIndex,
+    },
 }
 
 /// vCPU → broker.
@@ -116,6 +121,11 @@ pub enum Outbound {
     Note {
         /// One line.
         text: String,
+    },
+    /// The machine stands still until this back-end answers; none: it has.
+    Waiting {
+        /// The device.
+        device: Option<DeviceIndex>,
     },
 }
 

@@ -25,6 +25,12 @@ pub struct VcpuSetup {
     pub lane_fd: i32,
     /// Eventfd by which the vCPU process wakes the broker.
     pub doorbell_fd: i32,
+    /// UNIX socket (SOCK_SEQPACKET) on which the broker hands over descriptors (SCM_RIGHTS) while the machine runs:
+    /// one message for each [`crate::message::Control::Reconnect`], the connected vhost-user socket, then the call
+    /// eventfds by queue.
+    pub control_fd: i32,
+    /// Packet captures: the function's number in `machine.functions`, and a file that gets a pcap stream.
+    pub captures: Vec<(u16, i32)>,
     /// One entry for each of `machine.devices`.
     pub devices: Vec<DeviceFds>,
     /// `-S`: wait for `cont` before the first instruction.

@@ -53,6 +53,7 @@ fn description() -> Machine {
         clock: Clock { shift: SHIFT, auto: false, sleep: false, rtc_base: 0 },
         uarts: vec![None],
         devices: vec![],
+        functions: vec![],
         no_reboot: true,
         no_shutdown: false,
         debug_exit_port: None,

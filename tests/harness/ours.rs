@@ -53,6 +53,7 @@ fn machine(model: &str, features: &[(&str, bool)]) -> Machine {
         clock: Clock { shift: 0, auto: false, sleep: false, rtc_base: 0 },
         uarts: vec![],
         devices: vec![],
+        functions: vec![],
         no_reboot: true,
         no_shutdown: false,
         debug_exit_port: None,

@@ -10,11 +10,10 @@ use crate::world::{Fate, Habits, World};
 use broker::journal::{Journal, Playback, Record};
 use broker::sequence::core::{Core, Facts};
 use broker::sequence::ending::End;
+use replay::device::{DeviceChoice, DeviceKind};
 use replay::lane;
 use replay::log::{Ending, LogError, Reader, Writer, survey};
-use replay::machine::{
-    Boot, Clock as GuestClock, CpuChoice, DeviceChoice, DeviceKind, Machine as Description,
-};
+use replay::machine::{Boot, Clock as GuestClock, CpuChoice, Machine as Description};
 use replay::recording::Recording;
 use replay::setup::{Mode, VcpuSetup};
 use std::cell::RefCell;
@@ -67,6 +66,8 @@ fn setup(description: &Description, mode: Mode, digest_interval: u64, start_paus
         mode,
         lane_fd: -1,
         doorbell_fd: -1,
+        control_fd: -1,
+        captures: vec![],
         devices: vec![],
         start_paused,
         digest_interval,
@@ -95,6 +96,7 @@ impl<'a> Case<'a> {
             },
             uarts: vec![Some(0), Some(1)],
             devices: vec![device("serial0"), device("serial1"), device("debug")],
+            functions: vec![],
             no_reboot: dice.one_in(4),
             no_shutdown: dice.one_in(6),
             debug_exit_port: Some(0xf4),

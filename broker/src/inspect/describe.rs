@@ -4,7 +4,7 @@ use replay::event::{DeviceIndex, Event, Input, Payload, ShutdownCause, UsedEntry
 use serde_json::{Value, json};
 
 /// Every kind of event, as `--kind` takes it.
-pub const KINDS: [&str; 13] = [
+pub const KINDS: [&str; 16] = [
     "queue-used",
     "config-changed",
     "input",
@@ -18,6 +18,9 @@ pub const KINDS: [&str; 13] = [
     "shutdown",
     "end",
     "digest",
+    "device-offered",
+    "sent",
+    "device-restarted",
 ];
 
 /// Bytes of data shown in a line of text.
@@ -72,6 +75,24 @@ pub fn describe(event: &Event) -> Described {
             let text = format!("registers {registers} memory {memory}");
             of("digest", text, json!({"registers": registers, "memory": memory}))
         }
+        Event::DeviceOffered { device, features, config } => Described {
+            kind: "device-offered",
+            device: Some(*device),
+            text: format!("features {features:#x} config {}", hex_text(config)),
+            fields: json!({"features": features, "config": hex(config)}),
+        },
+        Event::Sent { device, queue, count, digest } => Described {
+            kind: "sent",
+            device: Some(*device),
+            text: format!("queue {queue}: {count} request(s) digest {digest:016x}"),
+            fields: json!({"queue": queue, "count": count, "digest": format!("{digest:016x}")}),
+        },
+        Event::DeviceRestarted { device } => Described {
+            kind: "device-restarted",
+            device: Some(*device),
+            text: String::new(),
+            fields: json!({}),
+        },
     }
 }
 

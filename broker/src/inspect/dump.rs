@@ -2,9 +2,9 @@
 
 use super::describe::{Described, describe};
 use super::{Form, InspectError, KINDS, ending_json};
+use replay::device::DeviceChoice;
 use replay::event::DeviceIndex;
 use replay::log::{Ending, Entry, Step};
-use replay::machine::DeviceChoice;
 use replay::recording::Recording;
 use replay::time::Icount;
 use serde_json::{Value, json};

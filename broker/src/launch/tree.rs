@@ -14,6 +14,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::Signal;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use replay::lane::{self, BrokerEnd};
 use replay::machine::Machine;
 use replay::setup::{DeviceFds, Mode, VcpuSetup};
@@ -75,6 +76,10 @@ pub struct Tree {
     pub calls: Vec<Call>,
     /// Streams with monitors.
     pub monitors: Vec<MonitorLink>,
+    /// Hands descriptors to the running vCPU process.
+    pub control: OwnedFd,
+    /// The vCPU process's end of it.
+    control_theirs: OwnedFd,
     /// The vCPU process's end of the lane.
     lane_file: OwnedFd,
     /// Connections to the device processes, for the vCPU process.
@@ -94,11 +99,17 @@ struct Device {
 /// Starts the device processes and waits until all are ready.
 pub fn start_devices(plan: &Plan, signals: &Signals) -> Result<Tree, LaunchError> {
     let (lane, lane_file) = lane::create()?;
+    let (control, control_theirs) = host(
+        "make a socket pair",
+        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC),
+    )?;
     let mut tree = Tree {
         lane,
         doorbell: event_fd()?,
         calls: Vec::new(),
         monitors: Vec::new(),
+        control,
+        control_theirs,
         lane_file,
         sockets: plan.machine.devices.iter().map(|_| None).collect(),
         children: Children::default(),
@@ -224,12 +235,15 @@ impl Tree {
             mode: plan.mode,
             lane_fd: self.lane_file.as_raw_fd(),
             doorbell_fd: self.doorbell.as_fd().as_raw_fd(),
+            control_fd: self.control_theirs.as_raw_fd(),
+            captures: Vec::new(),
             devices,
             start_paused: plan.start_paused,
             digest_interval: plan.digest_interval,
         };
         let setup_file = setup_memory(&setup)?;
         let mut keep = vec![self.lane_file.as_fd(), self.doorbell.as_fd(), setup_file.as_fd()];
+        keep.push(self.control_theirs.as_fd());
         keep.extend(sockets.iter().flatten().map(AsFd::as_fd));
         keep.extend(calls.iter().map(|call| call.fd.as_fd()));
         let arguments = vec!["vcpu".to_owned(), format!("--setup-fd={}", setup_file.as_raw_fd())];

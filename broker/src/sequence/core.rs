@@ -3,7 +3,7 @@
 use super::ending::{Divergence, End};
 use crate::hmp::host::{Host, ReplayStatus, RunStatus, Ticket};
 use crate::journal::{JOURNAL_SEQUENCE, Journal, JournalError};
-use replay::event::{Input, ShutdownCause};
+use replay::event::{DeviceIndex, Input, ShutdownCause};
 use replay::lane::{BrokerEnd, RunState};
 use replay::message::{Control, Inbound, Offer, Outbound, PauseReason};
 use replay::time::Icount;
@@ -46,6 +46,8 @@ pub struct Core {
     status: RunStatus,
     releases: Vec<Release>,
     divergence: Option<Divergence>,
+    /// The back-end for which the machine stands still.
+    waiting_for: Option<DeviceIndex>,
     /// Instructions so far: of the last status or the last event.
     icount: u64,
     starting: bool,
@@ -67,6 +69,7 @@ impl Core {
             status: if start_paused { RunStatus::Prelaunch } else { RunStatus::Running },
             releases: Vec::new(),
             divergence: None,
+            waiting_for: None,
             icount: 0,
             starting: true,
             quit_requested: false,
@@ -84,6 +87,11 @@ impl Core {
     /// The vCPU process has not begun to run.
     pub fn is_starting(&self) -> bool {
         self.starting
+    }
+
+    /// The back-end for which the machine stands still.
+    pub fn waiting_for(&self) -> Option<DeviceIndex> {
+        self.waiting_for
     }
 
     /// Sends what the vCPU may use from here on, and warnings to the user.
@@ -135,6 +143,7 @@ impl Core {
                 return Ok(Some(End::Shutdown(cause)));
             }
             Outbound::Note { text } => eprintln!("reprise: {text}"),
+            Outbound::Waiting { device } => self.waiting_for = device,
         }
         Ok(None)
     }

@@ -72,6 +72,7 @@ pub(crate) mod tests {
             clock: Clock { shift: 0, auto: false, sleep: false, rtc_base: 0 },
             uarts: vec![Some(0), None],
             devices: vec![],
+            functions: vec![],
             no_reboot: false,
             no_shutdown: false,
             debug_exit_port: None,

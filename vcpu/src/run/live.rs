@@ -111,6 +111,7 @@ impl Live {
             Control::Stop => self.paused = true,
             Control::Continue => self.paused = false,
             Control::Quit => flow = Flow::Leave,
+            Control::Reconnect { device } => machine.reconnect(device)?,
         }
         if self.paused {
             self.publish(machine, RunState::Paused);

@@ -101,6 +101,7 @@ impl Machine {
                 }
             }
             Event::ConfigChanged { .. } => {}
+            Event::DeviceOffered { .. } | Event::Sent { .. } | Event::DeviceRestarted { .. } => {}
             Event::Input(input) => core.chipset.input(input, now),
             Event::PowerButton => core.chipset.press_power_button(now),
             Event::Nmi => core.chipset.raise_nmi(),
@@ -112,6 +113,11 @@ impl Machine {
             Event::Shutdown { .. } | Event::End | Event::Digest { .. } => {}
         }
         Ok(())
+    }
+
+    /// Takes another back-end for `device`.
+    pub fn reconnect(&mut self, device: replay::event::DeviceIndex) -> Result<(), RunError> {
+        Err(RunError::Setup(format!("device {device} has no window to connect again")))
     }
 
     /// Restarts the machine as its reset line does, and loads the kernel again.

@@ -66,6 +66,9 @@ impl Playback {
                     Control::Stop => self.paused = true,
                     Control::Continue => self.paused = false,
                     Control::Quit => return Ok(Flow::Leave),
+                    Control::Reconnect { .. } => {
+                        return Err(RunError::Setup("a replay has no back-end to connect again".into()));
+                    }
                 }
                 if self.paused {
                     self.publish(machine, RunState::Paused);
