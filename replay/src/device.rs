@@ -185,15 +185,30 @@ pub struct ConsolePort {
 pub const QUEUE_PAIR: u16 = 2;
 
 impl VirtioKind {
-    /// The back-ends and how many virtqueues each has; queues that the vCPU process itself serves do not count.
+    /// The back-ends and how many virtqueues each has in its window. Queues that the vCPU process itself serves do not
+    /// count, and all queues of a disk go through one, so that its requests have one order.
     pub fn back_ends(&self) -> Vec<(DeviceIndex, u16)> {
         match self {
-            VirtioKind::Block { device, queues } | VirtioKind::Other { device, queues, .. } => {
-                vec![(*device, *queues)]
-            }
+            VirtioKind::Block { device, .. } => vec![(*device, 1)],
+            VirtioKind::Other { device, queues, .. } => vec![(*device, *queues)],
             VirtioKind::Net { device, .. } => vec![(*device, QUEUE_PAIR)],
             VirtioKind::Entropy { device } => vec![(*device, 1)],
             VirtioKind::Console { ports } => ports.iter().map(|port| (port.device, QUEUE_PAIR)).collect(),
+        }
+    }
+
+    /// Number of virtqueues that the guest sees.
+    pub fn queue_count(&self) -> u16 {
+        match self {
+            VirtioKind::Block { queues, .. } | VirtioKind::Other { queues, .. } => *queues,
+            // Receive, transmit, control.
+            VirtioKind::Net { .. } => 3,
+            VirtioKind::Entropy { .. } => 1,
+            // Two for each port number up to the highest, and two for control.
+            VirtioKind::Console { ports } => {
+                let highest = ports.iter().map(|port| port.number).max().unwrap_or(0);
+                2 * (highest + 2)
+            }
         }
     }
 

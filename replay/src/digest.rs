@@ -10,7 +10,7 @@
 
 use crate::codec;
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_64_with_seed};
 
 /// Bytes of a page.
 pub const PAGE_BYTES: usize = 4096;
@@ -20,6 +20,23 @@ static ZEROS: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
 /// Digest of bytes that moved, for `Payload::Digest`.
 pub fn of_bytes(bytes: &[u8]) -> u64 {
     xxh3_64(bytes)
+}
+
+/// Digest of byte strings one after the other; where one ends counts.
+#[derive(Clone, Default)]
+pub struct Running(Xxh3);
+
+impl Running {
+    /// Adds a byte string.
+    pub fn add(&mut self, bytes: &[u8]) {
+        self.0.update(&(bytes.len() as u64).to_le_bytes());
+        self.0.update(bytes);
+    }
+
+    /// The digest so far.
+    pub fn value(&self) -> u64 {
+        self.0.digest()
+    }
 }
 
 /// Digest of a value's encoding.

@@ -15,6 +15,8 @@ pub struct Core {
     pub mem: Memory,
     /// Interrupt controllers, timers and what else hangs on ports and device memory.
     pub chipset: Chipset,
+    /// Rings and requests of the virtio functions.
+    pub virtio: crate::virtio::Virtio,
     /// Host code for vector and x87 instructions.
     pub thunks: crate::thunk::Thunks,
     /// Linear address of the #PF on its way.

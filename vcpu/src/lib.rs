@@ -17,4 +17,5 @@ pub mod softfp;
 pub mod state;
 pub mod system;
 pub mod thunk;
+pub mod virtio;
 pub mod window;

@@ -142,7 +142,8 @@ impl Ram {
         gpa < self.low_end || (gpa >= HIGH_RAM_START && gpa < self.high_end)
     }
 
-    fn contains_range(&self, gpa: u64, len: u64) -> bool {
+    /// Whether `len` bytes at `gpa` are RAM, all in one piece.
+    pub fn contains_range(&self, gpa: u64, len: u64) -> bool {
         let Some(end) = gpa.checked_add(len) else { return false };
         end <= self.low_end || (gpa >= HIGH_RAM_START && end <= self.high_end)
     }

@@ -2,6 +2,7 @@
 
 use super::error::RunError;
 use crate::chipset::Chipset;
+use crate::window::session::Session;
 use crate::window::{Console, WindowError};
 use replay::event::{DeviceIndex, Payload, UsedEntry};
 use replay::time::Vtime;
@@ -26,6 +27,9 @@ pub trait BackEnd {
 
     /// Lets input of the host come from here on.
     fn start_receiving(&mut self) -> Result<(), WindowError>;
+
+    /// Takes another process in its place.
+    fn reconnect(&mut self, session: Session) -> Result<(), WindowError>;
 }
 
 impl BackEnd for Console {
@@ -43,6 +47,10 @@ impl BackEnd for Console {
 
     fn start_receiving(&mut self) -> Result<(), WindowError> {
         Console::start_receiving(self)
+    }
+
+    fn reconnect(&mut self, session: Session) -> Result<(), WindowError> {
+        self.window().reconnect(session)
     }
 }
 
@@ -71,6 +79,12 @@ impl Consoles {
             ports: uarts.iter().map(|uart| uart.map(&mut port)).collect(),
             debug: debug.map(&mut port),
         }
+    }
+
+    /// The back-end of a device.
+    pub fn back_end(&mut self, device: DeviceIndex) -> Option<&mut Box<dyn BackEnd>> {
+        let mut ports = self.ports.iter_mut().chain([&mut self.debug]).flatten();
+        ports.find(|port| port.device == device)?.back_end.as_mut()
     }
 
     /// Gives received bytes to the UART behind `device`; none of them is a break condition.

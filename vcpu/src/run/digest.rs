@@ -66,6 +66,7 @@ pub fn registers(core: &Core) -> u64 {
     hash.update(&cpu.data.fx.0[..160]);
     hash.update(&codec::encode(&cpu.msr));
     hash.update(&codec::encode(&core.chipset));
+    hash.update(&codec::encode(&core.virtio));
     hash.update(&codec::encode(&core.entropy.save()));
     hash.digest()
 }

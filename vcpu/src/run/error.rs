@@ -36,6 +36,18 @@ pub enum RunError {
     /// The host's random numbers could not be read.
     #[error("host entropy: {0}")]
     Entropy(std::io::Error),
+    /// A device did not answer in a replay.
+    #[error(
+        "waited {seconds} s at instruction {icount} for device \"{device}\" to answer a request; is its process stopped?"
+    )]
+    NoAnswer {
+        /// Its name.
+        device: String,
+        /// How long it was waited for.
+        seconds: u64,
+        /// Where the guest stands, in instructions.
+        icount: u64,
+    },
     /// A replay got no events for this long.
     #[error(
         "waited {seconds} s at instruction {icount} for the broker to send the next event of the log; is it stopped?"

@@ -2,7 +2,7 @@
 
 use super::error::RunError;
 use super::machine::Machine;
-use replay::event::ShutdownCause;
+use replay::event::{DeviceIndex, ShutdownCause};
 
 /// What the loop does after inputs had their turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +22,10 @@ pub trait Inputs {
 
     /// The icount at which `checkpoint` must run again.
     fn limit(&self, machine: &Machine) -> u64;
+
+    /// Between two instructions: `device` has no room for what the guest asks, or must finish first. Lets host time pass;
+    /// guest time stands still. Anything but `Leave` tries again.
+    fn stalled(&mut self, machine: &mut Machine, device: DeviceIndex) -> Result<Flow, RunError>;
 
     /// The CPU waits in HLT: lets guest time go on until something happens.
     fn idle(&mut self, machine: &mut Machine) -> Result<Flow, RunError>;

@@ -7,7 +7,8 @@ use super::error::RunError;
 use super::inputs::{Flow, Inputs};
 use super::machine::Machine;
 use super::pace::{HostClock, Pace};
-use replay::event::{Event, ShutdownCause, Stamped};
+use super::stall::Stall;
+use replay::event::{DeviceIndex, Event, ShutdownCause, Stamped};
 use replay::lane::{RunState, VcpuEnd, Wake};
 use replay::message::{Control, Inbound, Offer, Outbound, PauseReason};
 use replay::time::{Icount, Vtime};
@@ -40,6 +41,7 @@ pub struct Live {
     quanta: u32,
     /// Where the machine went idle and when on the host: being asked things does not make it sleep longer.
     idle_since: Option<(u64, Vtime, Duration)>,
+    stall: Stall,
 }
 
 impl Live {
@@ -66,8 +68,12 @@ impl Live {
             last_icount: None,
             quanta: 0,
             idle_since: None,
+            stall: Stall::default(),
         };
         live.apply(machine, Event::Entropy { bytes: entropy.to_vec() })?;
+        for offer in machine.offers() {
+            live.apply(machine, offer)?;
+        }
         machine.consoles.start_receiving()?;
         Ok(live)
     }
@@ -175,13 +181,26 @@ impl Live {
         }
         let mut changed = false;
         while let Some(offer) = self.offers.pop_front() {
-            let Some(event) = self.event_of(machine, offer)? else { continue };
-            if !changed {
-                self.fix_time(machine, wake)?;
+            let answers_of = match offer {
+                Offer::DeviceReady { device, .. } if machine.is_virtio(device) => {
+                    machine.reap(device)?;
+                    Some(device)
+                }
+                _ => None,
+            };
+            while let Some(event) = self.event_of(machine, &offer)? {
+                if !changed {
+                    self.fix_time(machine, wake)?;
+                }
+                self.apply(machine, event)?;
+                changed = true;
+                if answers_of.is_none() || machine.has_effects() {
+                    break;
+                }
             }
-            self.apply(machine, event)?;
-            changed = true;
             if machine.has_effects() {
+                // There may be more answers: they are looked for again.
+                self.offers.extend(answers_of.map(|device| Offer::DeviceReady { device, queue: 0 }));
                 break;
             }
         }
@@ -196,8 +215,9 @@ impl Live {
         Ok(())
     }
 
-    fn event_of(&mut self, machine: &mut Machine, offer: Offer) -> Result<Option<Event>, RunError> {
-        Ok(match offer {
+    fn event_of(&mut self, machine: &mut Machine, offer: &Offer) -> Result<Option<Event>, RunError> {
+        Ok(match *offer {
+            Offer::DeviceReady { device, .. } if machine.is_virtio(device) => machine.next_answer(device),
             Offer::DeviceReady { device, queue } => {
                 let entries = machine.consoles.take_input(&machine.core.chipset, device)?;
                 if entries.is_empty() {
@@ -207,7 +227,7 @@ impl Live {
                 self.waiting.remove(&device);
                 Some(Event::QueueUsed { device, queue, entries })
             }
-            Offer::Input(input) => Some(Event::Input(input)),
+            Offer::Input(ref input) => Some(Event::Input(input.clone())),
             Offer::PowerButton => Some(Event::PowerButton),
             Offer::Nmi => Some(Event::Nmi),
             Offer::Reset => Some(Event::Reset),
@@ -298,6 +318,13 @@ impl Inputs for Live {
         if self.receive(machine)? == Some(Flow::Leave) {
             return Ok(Flow::Leave);
         }
+        if let Some(event) = self.stall.over() {
+            self.lane.send(&event)?;
+        }
+        // What the last instruction sent: it has retired, so these have a place in the journal.
+        for note in machine.take_sent() {
+            self.journal(machine, note)?;
+        }
         if machine.core.between_delivery_and_retirement() {
             return Ok(Flow::Go);
         }
@@ -323,6 +350,17 @@ impl Inputs for Live {
 
     fn limit(&self, machine: &Machine) -> u64 {
         (machine.icount() + QUANTUM).min(self.next_digest)
+    }
+
+    fn stalled(&mut self, machine: &mut Machine, device: DeviceIndex) -> Result<Flow, RunError> {
+        if let Some(cause) = self.quit_offered() {
+            return self.end(machine, cause);
+        }
+        let wait = self.stall.begin(machine, device, self.clock.now(), &mut self.lane)?;
+        let entered = self.clock.now();
+        self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, Some(wait))?;
+        self.pace.slept(self.clock.now().saturating_sub(entered));
+        Ok(self.receive(machine)?.unwrap_or(Flow::Again))
     }
 
     fn idle(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {

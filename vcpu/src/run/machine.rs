@@ -1,5 +1,6 @@
 //! The guest machine: core, interpreter, consoles, and what happens to it from outside.
 
+use super::connect::{Outside, receive_session};
 use super::consoles::Consoles;
 use super::digest::{self, RamDigest};
 use super::error::RunError;
@@ -7,9 +8,13 @@ use super::power_on;
 use crate::core::Core;
 use crate::interp::{Interpreter, Stop};
 use crate::system::entropy::Entropy;
+use crate::virtio::{Service, Tag};
+use crate::window::requests::Done;
 use replay::event::{Event, ShutdownCause};
 use replay::setup::VcpuSetup;
 use replay::time::Vtime;
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
 
 /// End of guest physical RAM.
 fn span(core: &Core) -> u64 {
@@ -35,6 +40,11 @@ pub struct Machine {
     pub consoles: Consoles,
     /// What the machine was built from.
     pub description: replay::machine::Machine,
+    /// The back-ends of the virtio functions.
+    pub(super) service: Service,
+    /// Answers that the next event brings into RAM, where the event has only their digests.
+    pub(super) answers: VecDeque<Done<Tag>>,
+    control: Option<OwnedFd>,
     interpreter: Interpreter,
     memory_digest: RamDigest,
     /// The monitor asked for a reset: what comes of it is decided where the guest's own resets are.
@@ -43,12 +53,16 @@ pub struct Machine {
 
 impl Machine {
     /// Builds a machine at power-on, its kernel loaded.
-    pub fn new(setup: &VcpuSetup, consoles: Consoles) -> Result<Machine, RunError> {
-        let core = power_on::build(&setup.machine)?;
+    pub fn new(setup: &VcpuSetup, outside: Outside) -> Result<Machine, RunError> {
+        let mut core = power_on::build(&setup.machine)?;
+        outside.service.offer_own(&mut core);
         Ok(Machine {
             memory_digest: RamDigest::new(span(&core)),
             core,
-            consoles,
+            consoles: outside.consoles,
+            service: outside.service,
+            answers: VecDeque::new(),
+            control: outside.control,
             description: setup.machine.clone(),
             interpreter: Interpreter::default(),
             reset_asked: false,
@@ -95,13 +109,19 @@ impl Machine {
         let (icount, now) = (self.icount(), self.vtime());
         let core = &mut self.core;
         match event {
+            Event::QueueUsed { device, queue, entries } if self.service.function_of(*device).is_some() => {
+                self.deliver(*device, *queue, entries)?;
+            }
             Event::QueueUsed { device, entries, .. } => {
                 for bytes in super::consoles::received(entries) {
                     self.consoles.input(&mut core.chipset, *device, bytes, now);
                 }
             }
             Event::ConfigChanged { .. } => {}
-            Event::DeviceOffered { .. } | Event::Sent { .. } | Event::DeviceRestarted { .. } => {}
+            Event::DeviceOffered { device, features, config } => {
+                self.service.apply_offer(core, *device, *features, config);
+            }
+            Event::Sent { .. } | Event::DeviceRestarted { .. } => {}
             Event::Input(input) => core.chipset.input(input, now),
             Event::PowerButton => core.chipset.press_power_button(now),
             Event::Nmi => core.chipset.raise_nmi(),
@@ -117,7 +137,17 @@ impl Machine {
 
     /// Takes another back-end for `device`.
     pub fn reconnect(&mut self, device: replay::event::DeviceIndex) -> Result<(), RunError> {
-        Err(RunError::Setup(format!("device {device} has no window to connect again")))
+        let index = usize::from(device);
+        let (Some(control), Some(choice)) = (&self.control, self.description.devices.get(index)) else {
+            return Err(RunError::Setup(format!("there is no device {device} to connect again")));
+        };
+        let session = receive_session(control, &choice.id, self.description.queue_count(device))?;
+        if let Some(back_end) = self.service.back_end(device) {
+            back_end.reconnect(session)?;
+        } else if let Some(back_end) = self.consoles.back_end(device) {
+            back_end.reconnect(session)?;
+        }
+        Ok(())
     }
 
     /// Restarts the machine as its reset line does, and loads the kernel again.

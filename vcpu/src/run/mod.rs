@@ -3,6 +3,8 @@
 //! `machine` is the guest; `inputs` says what comes from outside and when, in two forms: `live` (from the
 //! host, journaled) and `playback` (from the log). `process` is the entry of `reprise vcpu`.
 
+pub mod answers;
+pub mod connect;
 pub mod consoles;
 pub mod digest;
 pub mod error;
@@ -13,4 +15,5 @@ pub mod pace;
 pub mod playback;
 pub mod power_on;
 pub mod process;
+mod stall;
 pub mod vtime;

@@ -1,10 +1,12 @@
 //! Inputs from the log: every event at exactly its icount, every note compared.
 
+use super::answers::Ready;
 use super::error::RunError;
 use super::inputs::{Flow, Inputs};
 use super::machine::Machine;
 use super::pace::HostClock;
-use replay::event::{Event, ShutdownCause, Stamped};
+use super::stall::Stall;
+use replay::event::{DeviceIndex, Event, ShutdownCause, Stamped};
 use replay::lane::{RunState, VcpuEnd};
 use replay::message::{Control, Inbound, Outbound, PauseReason};
 use replay::time::Icount;
@@ -16,6 +18,8 @@ use std::time::Duration;
 const QUANTUM: u64 = 65_536;
 /// Longest wait for the broker to read on in the log.
 const EVENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest wait for a device that runs its requests again.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Quanta after which console output is sent although little has come together.
 const FLUSH_QUANTA: u32 = 4;
 
@@ -36,6 +40,7 @@ pub struct Playback {
     /// The guest has ended itself as recorded: what is left in the log is its end.
     guest_ended: bool,
     quanta: u32,
+    stall: Stall,
 }
 
 impl Playback {
@@ -49,6 +54,7 @@ impl Playback {
             over: false,
             guest_ended: false,
             quanta: 0,
+            stall: Stall::default(),
         }
     }
 
@@ -168,13 +174,61 @@ impl Playback {
             Event::Digest { registers, memory } => self.compare(machine, registers, memory),
             Event::Shutdown { cause } if from_host(cause) => Ok(Flow::Go),
             Event::Shutdown { .. } => unreachable!("`guest_ended` takes it, or the place is wrong"),
-            Event::End => Ok(Flow::Go),
+            Event::End | Event::DeviceRestarted { .. } => Ok(Flow::Go),
+            Event::Sent { .. } => {
+                let expected = format!("{:?}", stamped.event);
+                self.diverged(machine, "what the guest sends", expected, "nothing".into())
+            }
             event => {
                 machine.apply(&event)?;
                 machine.advance_timers();
                 Ok(Flow::Again)
             }
         }
+    }
+
+    /// Waits until what the next event needs of a back-end is there; a flow if there is nothing to apply.
+    fn wait_for_answers(&mut self, machine: &mut Machine) -> Result<Option<Flow>, RunError> {
+        loop {
+            let Some(Next::Event(stamped)) = self.ahead.front() else { return Ok(None) };
+            match machine.prepare(&stamped.event)? {
+                Ready::Now => {
+                    if let Some(message) = self.stall.over() {
+                        self.lane.send(&message)?;
+                    }
+                    return Ok(None);
+                }
+                Ready::Differs { field, expected, found } => {
+                    return self.diverged(machine, &field, expected, found).map(Some);
+                }
+                Ready::Waiting(device) => {
+                    if self.stalled(machine, device)? == Flow::Leave {
+                        return Ok(Some(Flow::Leave));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Compares what the guest has sent with the log.
+    fn compare_sent(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
+        for note in machine.take_sent() {
+            if self.look_ahead(machine)? == Flow::Leave {
+                return Ok(Flow::Leave);
+            }
+            let icount = Icount(machine.icount());
+            let expected = match self.ahead.front() {
+                Some(Next::Event(next)) if next.icount == icount && next.event == note => {
+                    self.ahead.pop_front();
+                    continue;
+                }
+                Some(Next::Event(next)) => format!("{:?} at icount {}", next.event, next.icount),
+                // A log that was cut may end before the note.
+                Some(Next::End(_)) | None => return Ok(Flow::Go),
+            };
+            return self.diverged(machine, "what the guest sends", expected, format!("{note:?}"));
+        }
+        Ok(Flow::Go)
     }
 
     fn compare(&mut self, machine: &mut Machine, registers: u64, memory: u64) -> Result<Flow, RunError> {
@@ -230,6 +284,9 @@ impl Playback {
             if self.must_idle_first(machine) {
                 return self.idle(machine);
             }
+            if let Some(flow) = self.wait_for_answers(machine)? {
+                return Ok(flow);
+            }
             let flow = match self.ahead.pop_front() {
                 Some(Next::Event(stamped)) => self.apply(machine, stamped)?,
                 Some(Next::End(..)) => self.pause(machine, PauseReason::EndOfLog)?,
@@ -264,6 +321,12 @@ impl Inputs for Playback {
         if self.receive(machine)? == Flow::Leave {
             return Ok(Flow::Leave);
         }
+        if let Some(message) = self.stall.over() {
+            self.lane.send(&message)?;
+        }
+        if self.compare_sent(machine)? == Flow::Leave {
+            return Ok(Flow::Leave);
+        }
         if machine.core.between_delivery_and_retirement() && !self.guest_ended {
             return Ok(Flow::Go);
         }
@@ -278,6 +341,20 @@ impl Inputs for Playback {
         // event at the next checkpoint, and has diverged.
         let next = if self.must_end_here(machine) { machine.icount() + 1 } else { self.next_icount() };
         next.min(machine.icount() + QUANTUM)
+    }
+
+    fn stalled(&mut self, machine: &mut Machine, device: DeviceIndex) -> Result<Flow, RunError> {
+        if self.stall.lasted(self.clock.now()) >= ANSWER_TIMEOUT {
+            return Err(RunError::NoAnswer {
+                device: machine.device_name(device).to_string(),
+                seconds: ANSWER_TIMEOUT.as_secs(),
+                icount: machine.icount(),
+            });
+        }
+        let wait = self.stall.begin(machine, device, self.clock.now(), &mut self.lane)?;
+        self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, Some(wait))?;
+        let flow = self.receive(machine)?;
+        Ok(if flow == Flow::Leave { flow } else { Flow::Again })
     }
 
     /// Never sleeps: guest time jumps to the next timer, or to what the log says.

@@ -14,6 +14,7 @@ use crate::state::{Cpu, Segment, TableReg, cr0, cr4, efer, seg};
 use crate::system::cpuid::Model;
 use crate::system::entropy::Entropy;
 use crate::thunk::Thunks;
+use crate::virtio::Virtio;
 use replay::machine::Machine;
 use std::sync::Arc;
 
@@ -41,6 +42,7 @@ pub fn bare(machine: &Machine) -> Result<Core, RunError> {
         ),
         mem: Memory { ram },
         chipset: Chipset::new(&chipset),
+        virtio: Virtio::new(&machine.functions),
         thunks: Thunks::new().map_err(|error| RunError::Thunks(error.to_string()))?,
         entropy: Entropy::new([0; 32]),
         fault_address: 0,

@@ -1,6 +1,6 @@
 //! `reprise vcpu`: takes its setup, connects, runs the machine, ends.
 
-use super::consoles::{BackEnd, Consoles};
+use super::connect::{connect, inherited};
 use super::error::RunError;
 use super::inputs::{Flow, Inputs};
 use super::live::Live;
@@ -8,24 +8,19 @@ use super::machine::Machine;
 use super::pace::RealClock;
 use super::playback::Playback;
 use crate::interp::Stop;
-use crate::window::Console;
+use crate::virtio::service::Progress;
 use replay::event::ShutdownCause;
 use replay::lane::VcpuEnd;
-use replay::setup::{DeviceFds, Mode, VcpuSetup};
+use replay::setup::{Mode, VcpuSetup};
 use std::io::Read;
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
 
 /// Runs a vCPU process whose setup is in the inherited descriptor `setup_fd`.
 pub fn run(setup_fd: i32) -> Result<(), RunError> {
     let setup = read_setup(setup_fd)?;
     let lane = VcpuEnd::from_fd(inherited(setup.lane_fd)?, Some(inherited(setup.doorbell_fd)?))?;
-    let mut back_ends = connect(&setup)?;
-    let debug = setup.machine.debug_console.map(|(_, device)| device);
-    let consoles =
-        Consoles::new(&setup.machine.uarts, debug, |device| back_ends.get_mut(usize::from(device))?.take());
+    let outside = connect(&setup)?;
     let clock = Box::new(RealClock::new());
-    let mut machine = Machine::new(&setup, consoles)?;
+    let mut machine = Machine::new(&setup, outside)?;
     replay::confine::confine(replay::confine::Role::Vcpu)?;
     match setup.mode {
         Mode::Plain | Mode::Record => {
@@ -40,6 +35,12 @@ pub fn run(setup_fd: i32) -> Result<(), RunError> {
 pub fn run_machine(machine: &mut Machine, inputs: &mut dyn Inputs) -> Result<(), RunError> {
     loop {
         machine.advance_timers();
+        if let Progress::Waiting(device) = machine.serve_virtio()? {
+            if inputs.stalled(machine, device)? == Flow::Leave {
+                return Ok(());
+            }
+            continue;
+        }
         if let Some(cause) = machine.serve_effects() {
             if end_or_reset(machine, inputs, cause)? == Flow::Leave {
                 return Ok(());
@@ -76,32 +77,11 @@ fn end_or_reset(
     inputs.guest_ended(machine, cause)
 }
 
-fn inherited(fd: i32) -> Result<OwnedFd, RunError> {
-    replay::inherit::take(fd).map_err(RunError::Setup)
-}
-
 fn read_setup(fd: i32) -> Result<VcpuSetup, RunError> {
     let mut text = String::new();
     let mut file = std::fs::File::from(inherited(fd)?);
     file.read_to_string(&mut text).map_err(|error| RunError::Setup(error.to_string()))?;
     serde_json::from_str(&text).map_err(|error| RunError::Setup(error.to_string()))
-}
-
-fn connect(setup: &VcpuSetup) -> Result<Vec<Option<Box<dyn BackEnd>>>, RunError> {
-    let names = setup.machine.devices.iter().map(|device| device.id.as_str());
-    names.zip(&setup.devices).map(|(name, fds)| connect_console(name, fds)).collect()
-}
-
-fn connect_console(name: &str, fds: &DeviceFds) -> Result<Option<Box<dyn BackEnd>>, RunError> {
-    let Some(socket) = fds.socket_fd else { return Ok(None) };
-    let &[receive, transmit] = fds.call_fds.as_slice() else {
-        return Err(RunError::Setup(format!(
-            "{name} needs two call descriptors, got {}",
-            fds.call_fds.len()
-        )));
-    };
-    let calls = [inherited(receive)?, inherited(transmit)?];
-    Ok(Some(Box::new(Console::connect(UnixStream::from(inherited(socket)?), calls, name)?)))
 }
 
 fn host_entropy() -> Result<[u8; 32], RunError> {

@@ -3,10 +3,9 @@
 //! Output is complete for the guest when it is copied into the window; if the window is full, host time passes and guest time stands
 //! still. Input stays in the window until `receive` is called, which is where it becomes an event.
 
+use super::device::DeviceWindow;
 use super::error::WindowError;
-use super::frontend::Connection;
-use super::memory::WindowMemory;
-use super::queue::{Direction, DriverQueue, Layout, QueueShape};
+use super::requests::{Framing, QueueShape, Room};
 use replay::event::{Payload, UsedEntry};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -14,8 +13,26 @@ use std::time::{Duration, Instant};
 
 const RECEIVE: usize = 0;
 const TRANSMIT: usize = 1;
-const RECEIVE_SHAPE: QueueShape = QueueShape { size: 32, buffer_size: 256, direction: Direction::FromDevice };
-const TRANSMIT_SHAPE: QueueShape = QueueShape { size: 64, buffer_size: 4096, direction: Direction::ToDevice };
+const RECEIVE_BUFFERS: u16 = 32;
+const RECEIVE_BUFFER_SIZE: usize = 256;
+const TRANSMIT_BUFFERS: u16 = 64;
+const TRANSMIT_BUFFER_SIZE: usize = 4096;
+/// A request's place is a little larger than its bytes.
+const PLACE_OVERHEAD: usize = 4096;
+
+const SHAPES: [QueueShape; 2] = [
+    QueueShape {
+        size: RECEIVE_BUFFERS,
+        arena_bytes: RECEIVE_BUFFERS as usize * 2 * RECEIVE_BUFFER_SIZE,
+        signals: true,
+    },
+    // Looked at when it is used again; only input is worth an interrupt.
+    QueueShape {
+        size: TRANSMIT_BUFFERS,
+        arena_bytes: TRANSMIT_BUFFERS as usize * (TRANSMIT_BUFFER_SIZE + PLACE_OVERHEAD),
+        signals: false,
+    },
+];
 
 /// After this long without room the user is told whom the machine waits for.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -26,10 +43,9 @@ const WAIT_MAX: Duration = Duration::from_millis(2);
 /// The driver of one console.
 pub struct Console {
     device: String,
-    memory: WindowMemory,
-    receive: DriverQueue,
-    transmit: DriverQueue,
-    connection: Connection,
+    window: DeviceWindow<u16>,
+    /// Number of the next receive buffer, as the journal shows it.
+    next_buffer: u16,
     receiving: bool,
 }
 
@@ -37,26 +53,27 @@ impl Console {
     /// Makes a window, hands it to the back-end at the other end of `socket` and starts its rings. `call`: what the back-end
     /// signals for the receive and the transmit queue. No receive buffer is offered before `start_receiving`.
     pub fn connect(socket: UnixStream, call: [OwnedFd; 2], name: &str) -> Result<Console, WindowError> {
-        let receive_layout = Layout::new(0, &RECEIVE_SHAPE);
-        let transmit_layout = Layout::new(receive_layout.end, &TRANSMIT_SHAPE);
-        let memory = WindowMemory::new(name, transmit_layout.end)?;
-        let receive = DriverQueue::new(&memory, name, RECEIVE as u16, RECEIVE_SHAPE, receive_layout);
-        let transmit = DriverQueue::new(&memory, name, TRANSMIT as u16, TRANSMIT_SHAPE, transmit_layout);
-        let connection = Connection::open(socket, call.into(), name, &memory, &[&receive, &transmit])?;
-        Ok(Console { device: name.to_string(), memory, receive, transmit, connection, receiving: false })
+        let mut window = DeviceWindow::connect(socket, call.into(), name, &SHAPES)?;
+        window.start(0)?;
+        Ok(Console { device: name.to_string(), window, next_buffer: 0, receiving: false })
+    }
+
+    /// The window, for another back-end.
+    pub fn window(&mut self) -> &mut DeviceWindow<u16> {
+        &mut self.window
     }
 
     /// Hands `bytes` to the back-end. Waits in host time while the window is full.
     pub fn transmit(&mut self, bytes: &[u8]) -> Result<(), WindowError> {
-        for part in bytes.chunks(TRANSMIT_SHAPE.buffer_size as usize) {
+        for part in bytes.chunks(TRANSMIT_BUFFER_SIZE) {
             self.reap()?;
-            if !self.transmit.has_free() {
-                self.publish(TRANSMIT)?;
-                self.wait_for_room()?;
+            if self.window.room(TRANSMIT, part.len(), 0) != Room::Now {
+                self.window.publish(TRANSMIT)?;
+                self.wait_for_room(part.len())?;
             }
-            self.transmit.offer(&self.memory, part);
+            self.window.submit(TRANSMIT, 0, part, 0, Framing::default());
         }
-        self.publish(TRANSMIT)
+        self.window.publish(TRANSMIT)
     }
 
     /// Waits until the host has taken all output; false: not within `timeout`.
@@ -65,14 +82,14 @@ impl Console {
         let mut pause = WAIT_MIN;
         loop {
             self.reap()?;
-            if self.transmit.outstanding() == 0 {
+            if self.window.outstanding(TRANSMIT) == 0 {
                 return Ok(true);
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(false);
             }
-            self.connection.wait(pause.min(left))?;
+            self.window.wait(pause.min(left))?;
             pause = (pause * 2).min(WAIT_MAX);
         }
     }
@@ -92,11 +109,10 @@ impl Console {
     pub fn receive(&mut self) -> Result<Vec<UsedEntry>, WindowError> {
         let mut entries = Vec::new();
         // No more than one ring's worth: a back-end that keeps answering must not keep us here.
-        for _ in 0..RECEIVE_SHAPE.size {
-            let Some(used) = self.receive.take_used(&self.memory)? else { break };
-            let mut bytes = vec![0; used.length as usize];
-            self.memory.read(self.receive.buffer(used.id).start, &mut bytes);
-            entries.push(UsedEntry { id: used.id, len: used.length, payload: Payload::Data(bytes) });
+        for _ in 0..RECEIVE_BUFFERS {
+            let Some(mut done) = self.window.take(RECEIVE)? else { break };
+            done.bytes.truncate(done.length as usize);
+            entries.push(UsedEntry { id: done.tag, len: done.length, payload: Payload::Data(done.bytes) });
         }
         self.offer_receive_buffers()?;
         Ok(entries)
@@ -106,41 +122,39 @@ impl Console {
         if !self.receiving {
             return Ok(());
         }
-        while self.receive.has_free() {
-            self.receive.offer(&self.memory, b"");
+        while self.window.outstanding(RECEIVE) < usize::from(RECEIVE_BUFFERS)
+            && self.window.room(RECEIVE, 0, RECEIVE_BUFFER_SIZE) == Room::Now
+        {
+            self.window.submit(RECEIVE, self.next_buffer, b"", RECEIVE_BUFFER_SIZE, Framing::default());
+            self.next_buffer = (self.next_buffer + 1) % RECEIVE_BUFFERS;
         }
-        self.publish(RECEIVE)
-    }
-
-    fn publish(&mut self, queue: usize) -> Result<(), WindowError> {
-        let ring = if queue == RECEIVE { &mut self.receive } else { &mut self.transmit };
-        if ring.publish(&self.memory) { self.connection.kick(queue) } else { Ok(()) }
+        self.window.publish(RECEIVE)
     }
 
     /// Takes back transmit buffers that the back-end is done with.
     fn reap(&mut self) -> Result<(), WindowError> {
-        for _ in 0..TRANSMIT_SHAPE.size {
-            if self.transmit.take_used(&self.memory)?.is_none() {
+        for _ in 0..TRANSMIT_BUFFERS {
+            if self.window.take(TRANSMIT)?.is_none() {
                 break;
             }
         }
         Ok(())
     }
 
-    fn wait_for_room(&mut self) -> Result<(), WindowError> {
+    fn wait_for_room(&mut self, length: usize) -> Result<(), WindowError> {
         let start = Instant::now();
         let mut pause = WAIT_MIN;
         let mut told = false;
         loop {
             self.reap()?;
-            if self.transmit.has_free() {
+            if self.window.room(TRANSMIT, length, 0) == Room::Now {
                 return Ok(());
             }
             if !told && start.elapsed() >= PATIENCE {
                 tracing::warn!(device = %self.device, "the machine waits for the host to take output");
                 told = true;
             }
-            self.connection.wait(pause)?;
+            self.window.wait(pause)?;
             pause = (pause * 2).min(WAIT_MAX);
         }
     }

@@ -16,6 +16,9 @@ pub enum WindowError {
     /// The back-end lacks something that is needed.
     #[error("{device}: the back-end does not offer {feature}")]
     Feature { device: String, feature: &'static str },
+    /// A back-end that was started again offers less than before.
+    #[error("{device}: the new back-end lacks feature bits {missing:#x} of the one before it")]
+    Lost { device: String, missing: u64 },
     /// The back-end hung up.
     #[error("{device}: the back-end is gone")]
     Gone { device: String },

@@ -1,0 +1,66 @@
+//! A machine that stands still because a device does not answer: waits ever longer, and tells the user.
+
+use super::error::RunError;
+use super::machine::Machine;
+use replay::event::DeviceIndex;
+use replay::lane::VcpuEnd;
+use replay::message::Outbound;
+use std::time::Duration;
+
+/// A device that is about to answer does so within microseconds.
+const WAIT_MIN: Duration = Duration::from_micros(20);
+const WAIT_MAX: Duration = Duration::from_millis(2);
+/// After this long the user is told whom the machine waits for.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Since when the machine stands still, and for whom.
+#[derive(Default)]
+pub struct Stall {
+    since: Option<(DeviceIndex, Duration)>,
+    wait: Duration,
+    told: bool,
+}
+
+impl Stall {
+    /// The machine stands still, now as before: how long to wait before the next look.
+    pub fn begin(
+        &mut self,
+        machine: &Machine,
+        device: DeviceIndex,
+        now: Duration,
+        lane: &mut VcpuEnd,
+    ) -> Result<Duration, RunError> {
+        let since = match self.since {
+            Some((before, since)) if before == device => since,
+            _ => {
+                (self.since, self.wait) = (Some((device, now)), WAIT_MIN);
+                now
+            }
+        };
+        if !self.told && now.saturating_sub(since) >= PATIENCE {
+            self.told = true;
+            let text = format!(
+                "the machine waits for device \"{}\", which has not answered for {} s",
+                machine.device_name(device),
+                PATIENCE.as_secs()
+            );
+            lane.send(&Outbound::Note { text })?;
+            lane.send(&Outbound::Waiting { device: Some(device) })?;
+            lane.ring_doorbell()?;
+        }
+        let wait = self.wait;
+        self.wait = (wait * 2).min(WAIT_MAX);
+        Ok(wait)
+    }
+
+    /// How long the machine has stood still.
+    pub fn lasted(&self, now: Duration) -> Duration {
+        self.since.map_or(Duration::ZERO, |(_, since)| now.saturating_sub(since))
+    }
+
+    /// The machine goes on: what the broker must know of it.
+    pub fn over(&mut self) -> Option<Outbound> {
+        self.since = None;
+        std::mem::take(&mut self.told).then_some(Outbound::Waiting { device: None })
+    }
+}
