@@ -4,6 +4,7 @@ use super::Chipset;
 use super::bytewise;
 use super::i8042;
 use super::map::{Decoded, MemoryDevice, PortDevice, decode_memory, decode_port};
+use super::pci_host;
 use replay::time::Vtime;
 
 /// The keyboard controller's two ports as its file counts them.
@@ -73,7 +74,10 @@ impl Chipset {
             PortDevice::AcpiPm => self.acpi_pm.read(offset, size, now),
             PortDevice::FwCfg => self.fw_cfg.read(offset, size, now),
             PortDevice::ResetControl => self.reset_control.read(offset, size, now),
-            PortDevice::PciHost => self.pci.read(offset, size, now),
+            PortDevice::PciHost => {
+                self.before_config_read(self.pci.port_target(offset), size);
+                self.pci.read(offset, size, now)
+            }
             PortDevice::DebugConsole => self.debug_console.read(offset, size, now),
             PortDevice::DebugExit => self.debug_exit.read(offset, size, now),
         }
@@ -110,7 +114,7 @@ impl Chipset {
             }
             PortDevice::PciHost => {
                 self.pci.write(offset, size, value, now);
-                self.effects.pci_decode_changed |= self.pci.take_decode_changed();
+                self.after_config_write(self.pci.port_target(offset), size, now);
             }
             PortDevice::ResetControl => {
                 self.reset_control.write(offset, size, value, now);
@@ -162,7 +166,7 @@ impl Chipset {
         let mut value = 0;
         let mut done = 0;
         while done < size {
-            let part = decode_memory(address.saturating_add(u64::from(done)), size - done);
+            let part = self.decode_memory(address.saturating_add(u64::from(done)), size - done);
             let bytes = match part.device {
                 Some(device) => self.read_memory_device(device, part.offset, part.size, now),
                 None => u64::MAX,
@@ -184,7 +188,7 @@ impl Chipset {
         }
         let mut done = 0;
         while done < size {
-            let part = decode_memory(address.saturating_add(u64::from(done)), size - done);
+            let part = self.decode_memory(address.saturating_add(u64::from(done)), size - done);
             let bytes = bytewise::truncate(value >> (8 * done), part.size);
             if let Some(device) = part.device {
                 self.write_memory_device(device, part.offset, part.size, bytes, now);
@@ -198,7 +202,11 @@ impl Chipset {
         match device {
             MemoryDevice::IoApic => u64::from(self.ioapic.read(offset & !3)) >> (8 * (offset & 3)),
             MemoryDevice::Hpet => self.hpet.read(offset, size, now),
-            MemoryDevice::Ecam => self.pci.ecam_read(offset, size),
+            MemoryDevice::Ecam => {
+                self.before_config_read(Some(pci_host::ecam_target(offset)), size);
+                self.pci.ecam_read(offset, size)
+            }
+            MemoryDevice::Virtio { function, bar } => self.virtio_read(function, bar, offset, size),
         }
     }
 
@@ -208,9 +216,18 @@ impl Chipset {
             MemoryDevice::Hpet => self.hpet.write(offset, size, value, now),
             MemoryDevice::Ecam => {
                 self.pci.ecam_write(offset, size, value);
-                self.effects.pci_decode_changed |= self.pci.take_decode_changed();
+                self.after_config_write(Some(pci_host::ecam_target(offset)), size, now);
+            }
+            MemoryDevice::Virtio { function, bar } => {
+                self.virtio_write(function, bar, offset, size, value, now);
             }
         }
+    }
+
+    /// The device at an address: a fixed one, else a BAR.
+    fn decode_memory(&self, address: u64, size: u8) -> Decoded<MemoryDevice> {
+        let fixed = decode_memory(address, size);
+        if fixed.device.is_some() { fixed } else { self.virtio.decode(address, size) }
     }
 
     /// Offset into the current CPU's local APIC, where its registers are in memory.

@@ -1,13 +1,24 @@
 //! What the machine description decides about the chipset.
 
+use super::msix::VECTORS_MAX;
+use super::pci_host::Bdf;
+use replay::device::{PciAddress, VirtioFunction};
 use replay::machine::Machine;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
 /// RAM below 4 GiB ends here at most; what is left continues at 4 GiB.
 pub const RAM_BELOW_4G_MAX: u64 = 3 << 30;
 
 /// Number of UARTs that have ports.
 pub const UARTS_MAX: u8 = 4;
+
+/// Virtio device types that have a PCI device ID (virtio 1.2, 4.1.2).
+const DEVICE_TYPES: RangeInclusive<u16> = 1..=63;
+
+/// Largest virtqueue.
+const QUEUE_SIZE_MAX: u16 = 1024;
 
 /// Choices made before power-on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +37,21 @@ pub struct ChipsetConfig {
     pub debug_exit_port: Option<u16>,
     /// I/O port of the debug console, if there is one.
     pub debug_console_port: Option<u16>,
+    /// Virtio functions.
+    pub functions: Vec<FunctionConfig>,
+}
+
+/// One virtio function.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FunctionConfig {
+    /// Where the guest finds it.
+    pub address: PciAddress,
+    /// Virtio device type.
+    pub device_type: u16,
+    /// Largest size of its queues.
+    pub queue_size_max: u16,
+    /// MSI-X vectors; 0: only INTx.
+    pub vectors: u16,
 }
 
 /// A machine description that this chipset cannot be.
@@ -37,6 +63,42 @@ pub enum ConfigError {
     /// A UUID is 32 hexadecimal digits, with dashes or without.
     #[error("UUID {0:?} is not 32 hexadecimal digits")]
     Uuid(String),
+    /// Bus 0 has 32 devices of 8 functions; the bridges have theirs.
+    #[error(
+        "device {id:?}: there is no free PCI address {device:02x}.{function:x}; choose another with addr="
+    )]
+    Address {
+        /// The function's name.
+        id: String,
+        /// Device number asked for.
+        device: u8,
+        /// Function number asked for.
+        function: u8,
+    },
+    /// Nobody looks at the others of a device without its function 0.
+    #[error(
+        "device {id:?} at PCI address {device:02x}.{function:x}: there is nothing at {device:02x}.0, so no guest finds it"
+    )]
+    NoFunctionZero {
+        /// The function's name.
+        id: String,
+        /// Its device number.
+        device: u8,
+        /// Its function number.
+        function: u8,
+    },
+    /// A number that registers cannot hold.
+    #[error("device {id:?}: {what} is {value}, and {allowed} is possible")]
+    Range {
+        /// The function's name.
+        id: String,
+        /// Which number.
+        what: &'static str,
+        /// What was asked for.
+        value: u16,
+        /// What may be asked for.
+        allowed: &'static str,
+    },
 }
 
 impl ChipsetConfig {
@@ -56,8 +118,48 @@ impl ChipsetConfig {
             uart_count: uart_count.ok_or(ConfigError::TooManyUarts(uarts))?,
             debug_exit_port: machine.debug_exit_port,
             debug_console_port: machine.debug_console.map(|(port, _)| port),
+            functions: functions(&machine.functions)?,
         })
     }
+}
+
+/// Checks what the functions ask for.
+fn functions(described: &[VirtioFunction]) -> Result<Vec<FunctionConfig>, ConfigError> {
+    let bridges = [Bdf::HOST_BRIDGE, Bdf::ISA_BRIDGE];
+    let mut taken: BTreeSet<(u8, u8)> = bridges.map(|at| (at.device(), at.function())).into();
+    for one in described {
+        let (id, PciAddress { device, function }) = (one.id.clone(), one.address);
+        if device >= 32 || function >= 8 || !taken.insert((device, function)) {
+            return Err(ConfigError::Address { id, device, function });
+        }
+    }
+    for one in described {
+        let (id, PciAddress { device, function }) = (one.id.clone(), one.address);
+        if !taken.contains(&(device, 0)) {
+            return Err(ConfigError::NoFunctionZero { id, device, function });
+        }
+        let (kind, size) = (one.kind.device_type(), one.queue_size_max);
+        let checks = [
+            ("the virtio device type", kind, DEVICE_TYPES.contains(&kind), "1 to 63"),
+            ("the number of vectors", one.vectors, one.vectors <= VECTORS_MAX, "0 to 2048"),
+            (
+                "the queue size",
+                size,
+                size.is_power_of_two() && size <= QUEUE_SIZE_MAX,
+                "a power of two up to 1024",
+            ),
+        ];
+        if let Some(&(what, value, _, allowed)) = checks.iter().find(|(_, _, fits, _)| !fits) {
+            return Err(ConfigError::Range { id, what, value, allowed });
+        }
+    }
+    let config = |one: &VirtioFunction| FunctionConfig {
+        address: one.address,
+        device_type: one.kind.device_type(),
+        queue_size_max: one.queue_size_max,
+        vectors: one.vectors,
+    };
+    Ok(described.iter().map(config).collect())
 }
 
 fn parse_uuid(text: &str) -> Option<[u8; 16]> {
@@ -77,6 +179,7 @@ impl Default for ChipsetConfig {
             uart_count: 1,
             debug_exit_port: None,
             debug_console_port: None,
+            functions: Vec::new(),
         }
     }
 }

@@ -20,8 +20,8 @@ pub struct Effects {
     pub debug_output: bool,
     /// The guest started a fw_cfg transfer; `Chipset::fw_cfg_dma` does it with this address.
     pub fw_cfg_dma: Option<u64>,
-    /// PCI functions may decode other addresses than before.
-    pub pci_decode_changed: bool,
+    /// `take_virtio_work` has something.
+    pub virtio: bool,
     /// The A20 gate changed; `a20` says to what.
     pub a20_changed: bool,
 }

@@ -52,6 +52,13 @@ pub enum MemoryDevice {
     IoApic,
     /// High precision event timer.
     Hpet,
+    /// BAR of a virtio function; not in the table, since the guest moves it.
+    Virtio {
+        /// By number.
+        function: usize,
+        /// BAR number.
+        bar: u8,
+    },
 }
 
 /// Sizes of access that a row answers to.
@@ -138,12 +145,12 @@ pub struct Decoded<D> {
 
 impl<D> Decoded<D> {
     /// Nobody answers at this byte; the next may be another device's.
-    fn nobody() -> Decoded<D> {
+    pub(super) fn nobody() -> Decoded<D> {
         Decoded { device: None, offset: 0, size: 1 }
     }
 
     /// The part of an access at `address` that lies in `first..=last`.
-    fn within(device: D, first: u64, last: u64, address: u64, size: u8) -> Decoded<D> {
+    pub(super) fn within(device: D, first: u64, last: u64, address: u64, size: u8) -> Decoded<D> {
         let size = if last - address >= u64::from(size) - 1 { size } else { 1 };
         Decoded { device: Some(device), offset: address - first, size }
     }

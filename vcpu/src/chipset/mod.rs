@@ -27,6 +27,7 @@ mod lapic_timer;
 mod lapic_x2apic;
 pub mod map;
 mod mouse;
+mod msix;
 pub mod pci_config;
 pub mod pci_host;
 mod pic;
@@ -41,11 +42,13 @@ mod rtc_calendar;
 mod scancodes;
 pub mod uart16550;
 mod vectors;
+pub mod virtio;
 
 pub use config::ChipsetConfig;
 pub use effects::Effects;
 pub use frequency::TSC_HZ;
 pub use lapic::LAPIC_BASE;
+pub use virtio::{QueueRegisters, VirtioRegisters, Work};
 
 use crate::fault::Fault;
 use acpi_pm::AcpiPm;
@@ -65,6 +68,7 @@ use routing::Lines;
 use rtc::{RamSize, Rtc};
 use serde::{Deserialize, Serialize};
 use uart16550::Uart16550;
+use virtio::VirtioBus;
 
 /// All devices that live in the vCPU process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -81,6 +85,7 @@ pub struct Chipset {
     uarts: Vec<Uart16550>,
     i8042: I8042,
     pci: PciHost,
+    virtio: VirtioBus,
     fw_cfg: FwCfg,
     reset_control: ResetControl,
     control_a: ControlA,
@@ -107,6 +112,8 @@ impl Chipset {
         let config = ChipsetConfig { uart_count: config.uart_count.min(UARTS_MAX), ..config.clone() };
         let below_4g = config.ram_bytes.min(RAM_BELOW_4G_MAX);
         let ram = RamSize { below_4g, above_4g: config.ram_bytes - below_4g };
+        let mut pci = PciHost::new();
+        let virtio = VirtioBus::new(&config.functions, &mut pci);
         let mut chipset = Chipset {
             lapics: Chipset::new_lapics(&config),
             ioapic: IoApic::default(),
@@ -117,7 +124,8 @@ impl Chipset {
             acpi_pm: AcpiPm::new(),
             uarts: (0..config.uart_count).map(|_| Uart16550::new()).collect(),
             i8042: I8042::new(),
-            pci: PciHost::new(),
+            pci,
+            virtio,
             fw_cfg: FwCfg::new(MachineFacts {
                 ram_bytes: config.ram_bytes,
                 cpu_count: u16::try_from(config.cpu_count).unwrap_or(u16::MAX),
@@ -137,6 +145,7 @@ impl Chipset {
             deadline: None,
             config,
         };
+        chipset.set_up_virtio();
         chipset.settle();
         chipset
     }

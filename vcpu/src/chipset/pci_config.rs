@@ -217,6 +217,11 @@ impl ConfigSpace {
         }
     }
 
+    /// Size of BAR `index`, if there is one.
+    pub fn bar_size(&self, index: usize) -> Option<u64> {
+        self.bars.get(index)?.map(|bar| bar.size)
+    }
+
     /// What BAR `index` decodes now: none while decoding is off or no address is set.
     pub fn bar(&self, index: usize) -> Option<BarRange> {
         let bar = (*self.bars.get(index)?)?;

@@ -19,6 +19,13 @@ pub const ECAM_BASE: u64 = 0xe000_0000;
 /// 4 KiB a function, 256 functions a bus, 256 buses.
 pub const ECAM_SIZE: u64 = 256 << 20;
 
+/// IRQs to which firmware routes the PIRQs: two that no ISA device here has, shared by four PIRQs each.
+const PIRQ_IRQS: [u8; 8] = [10, 10, 11, 11, 10, 10, 11, 11];
+/// The same as a mask: what firmware makes level-triggered in the 8259 pair.
+pub const PIRQ_IRQ_MASK: u16 = 1 << 10 | 1 << 11;
+/// PIRQ[A-D]_ROUT and PIRQ[E-H]_ROUT of the ISA bridge (ICH9 data sheet, 13.1.15 and 13.1.19).
+pub const PIRQ_ROUTES: [usize; 2] = [0x60, 0x68];
+
 /// Address of a function: bus, device, function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Bdf(u16);
@@ -38,6 +45,11 @@ impl Bdf {
     /// As in a configuration address or a requester id.
     pub const fn number(self) -> u16 {
         self.0
+    }
+
+    /// Function number in its device.
+    pub const fn function(self) -> u8 {
+        self.0 as u8 & 7
     }
 
     /// Device number on its bus.
@@ -99,11 +111,39 @@ impl PciHost {
         std::mem::take(&mut self.decode_changed)
     }
 
+    /// IRQ of the 8259 pair to which a PIRQ (0 is PIRQA) is routed; 0 if to none.
+    pub fn pirq_route(&self, pirq: u8) -> u8 {
+        /// IRQEN: set, the PIRQ goes to no IRQ.
+        const NOT_ROUTED: u8 = 0x80;
+        /// IRQs that the register cannot name; the data sheet calls them reserved.
+        const RESERVED: u16 = 0b0010_0001_0000_0111;
+        let register = PIRQ_ROUTES[usize::from(pirq) / 4 % 2] + usize::from(pirq) % 4;
+        let bridge = self.functions.get(&Bdf::ISA_BRIDGE);
+        let route = bridge.map_or(NOT_ROUTED, |space| space.bytes(register, 1)[0]);
+        let irq = route & 0xf;
+        if route & NOT_ROUTED != 0 || RESERVED & 1 << irq != 0 { 0 } else { irq }
+    }
+
+    /// IRQs of the 8259 pair that these PIRQs drive, one bit each.
+    pub fn pirq_irqs(&self, pirqs: u8) -> u16 {
+        let driven = (0..8).filter(|pirq| pirqs & 1 << pirq != 0);
+        driven.fold(0, |irqs, pirq| irqs | 1 << self.pirq_route(pirq)) & !1
+    }
+
     /// Machine reset.
     pub fn reset(&mut self) {
         self.config_address = 0;
         self.functions.values_mut().for_each(ConfigSpace::reset);
+        if let Some(bridge) = self.functions.get_mut(&Bdf::ISA_BRIDGE) {
+            route_pirqs(bridge);
+        }
         self.decode_changed = true;
+    }
+
+    /// The function and register that an access to the data ports means.
+    pub fn port_target(&self, offset: u64) -> Option<(Bdf, usize)> {
+        let (at, register) = self.selected().filter(|_| (4..8).contains(&offset))?;
+        Some((at, register + (offset as usize & 3)))
     }
 
     /// Reads ports from `PORT + offset` on. The address register answers to dwords only.
@@ -127,7 +167,7 @@ impl PciHost {
 
     /// Reads at `ECAM_BASE + offset`.
     pub fn ecam_read(&mut self, offset: u64, size: u8) -> u64 {
-        let (at, register) = split_ecam(offset);
+        let (at, register) = ecam_target(offset);
         let low = self.config_read(at, register, size.min(4));
         if size <= 4 {
             return u64::from(low);
@@ -137,7 +177,7 @@ impl PciHost {
 
     /// Writes at `ECAM_BASE + offset`.
     pub fn ecam_write(&mut self, offset: u64, size: u8, value: u64) {
-        let (at, register) = split_ecam(offset);
+        let (at, register) = ecam_target(offset);
         self.config_write(at, register, size.min(4), value as u32);
         if size > 4 {
             self.config_write(at, register + 4, 4, (value >> 32) as u32);
@@ -178,7 +218,8 @@ fn all_ones(size: u8) -> u64 {
     super::bytewise::truncate(u64::MAX, size)
 }
 
-fn split_ecam(offset: u64) -> (Bdf, usize) {
+/// The function and register at `ECAM_BASE + offset`.
+pub fn ecam_target(offset: u64) -> (Bdf, usize) {
     (Bdf((offset >> 12) as u16), (offset & 0xfff) as usize)
 }
 
@@ -202,8 +243,6 @@ fn isa_bridge() -> ConfigSpace {
     const PMBASE: usize = 0x40;
     /// ACPI_CNTL: ACPI_EN, SCI on IRQ 9.
     const ACPI_CNTL: usize = 0x44;
-    /// PIRQ[A-D]_ROUT and PIRQ[E-H]_ROUT, each switched off.
-    const PIRQ_ROUTES: [usize; 2] = [0x60, 0x68];
     let mut space = ConfigSpace::new(Identity {
         vendor: 0x8086,
         device: 0x2918,
@@ -213,11 +252,18 @@ fn isa_bridge() -> ConfigSpace {
     });
     space.set(PMBASE, &(u32::from(acpi_pm::PORT) | 1).to_le_bytes());
     space.set(ACPI_CNTL, &[0x80]);
-    for route in PIRQ_ROUTES {
-        space.set(route, &[0x80; 4]);
-        space.allow(route, &[0x8f; 4]);
+    for register in PIRQ_ROUTES {
+        space.allow(register, &[0x8f; 4]);
     }
+    route_pirqs(&mut space);
     space
+}
+
+/// Routes the PIRQs as firmware does.
+fn route_pirqs(bridge: &mut ConfigSpace) {
+    for (register, irqs) in PIRQ_ROUTES.into_iter().zip(PIRQ_IRQS.chunks(4)) {
+        bridge.set(register, irqs);
+    }
 }
 
 #[cfg(test)]

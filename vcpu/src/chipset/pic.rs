@@ -4,6 +4,7 @@
 //! LTIM bit of ICW1. As on the data sheet, a request that falls before it is acknowledged is gone, and an
 //! acknowledge cycle that finds none gets input 7's vector (spurious).
 
+use super::pci_host::PIRQ_IRQ_MASK;
 use serde::{Deserialize, Serialize};
 
 /// Where an initialisation sequence stands.
@@ -208,11 +209,15 @@ pub struct PicPair {
 }
 
 impl Default for PicPair {
-    /// The pair as PC firmware leaves it: vectors from 0x08 and 0x70 on, all inputs masked.
+    /// The pair as PC firmware leaves it: vectors from 0x08 and 0x70 on, all inputs masked, those of PCI
+    /// level-triggered.
     fn default() -> PicPair {
         // IRQ 0, 1, 2, 8 and 13 are always edges.
         let left = |elcr_fixed, vector_base| Pic { mask: 0xff, vector_base, ..Pic::new(elcr_fixed) };
-        PicPair { master: left(0b0000_0111, 0x08), slave: left(0b0010_0001, 0x70) }
+        let mut pair = PicPair { master: left(0b0000_0111, 0x08), slave: left(0b0010_0001, 0x70) };
+        let [low, high] = PIRQ_IRQ_MASK.to_le_bytes();
+        (pair.master.elcr, pair.slave.elcr) = (low, high);
+        pair
     }
 }
 

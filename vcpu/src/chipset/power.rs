@@ -24,7 +24,7 @@ impl Chipset {
         }
         self.i8042.reset();
         self.pci.reset();
-        self.effects.pci_decode_changed |= self.pci.take_decode_changed();
+        self.reset_virtio();
         self.fw_cfg.reset();
         self.reset_control = ResetControl::default();
         self.control_a = ControlA::default();

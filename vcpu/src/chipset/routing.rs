@@ -1,6 +1,7 @@
 //! The interrupt wiring: from device lines to the 8259 pair and the I/O APIC, from there to the local APICs.
 //!
-//! Lines have ISA numbers (0–15; 0 is pin 2 of the I/O APIC) or are pins of the I/O APIC (16–23). A line is
+//! Lines have ISA numbers (0–15; 0 is pin 2 of the I/O APIC) or are pins of the I/O APIC (16–23: the PIRQs, to which
+//! INTx of PCI functions are wired; the ISA bridge routes them to ISA interrupts of the 8259 pair as well). A line is
 //! high while any of its devices drives it.
 
 use super::Chipset;
@@ -23,6 +24,9 @@ const PIN_TIMER: usize = 2;
 /// Pin of the I/O APIC to which the 8259 pair's INTR is wired.
 const PIN_INTR: usize = 0;
 
+/// Pin of the I/O APIC to which PIRQA is wired; the other seven follow.
+const PIN_PIRQ: u8 = 16;
+
 /// Interrupt lines of the UARTs, by number.
 const IRQ_UART: [u8; UARTS_MAX as usize] = [4, 3, 4, 3];
 
@@ -33,12 +37,15 @@ pub struct Lines {
     external: u32,
     /// Levels the interrupt controllers have been told.
     routed: u32,
+    /// ISA interrupts that PIRQs drive in the 8259 pair alone, as it has been told.
+    routed_pirqs: u16,
 }
 
 impl Lines {
     /// The interrupt controllers were reset and know no levels.
     pub(super) fn forget_routed(&mut self) {
         self.routed = 0;
+        self.routed_pirqs = 0;
     }
 }
 
@@ -47,6 +54,8 @@ struct Driven {
     levels: u32,
     /// Lines that have risen since the last look, whatever their level is now.
     edges: u32,
+    /// ISA interrupts that PIRQs drive in the 8259 pair.
+    pirqs: u16,
 }
 
 impl Chipset {
@@ -71,8 +80,8 @@ impl Chipset {
     /// What the devices of the chipset drive.
     fn driven(&mut self) -> Driven {
         let legacy = self.hpet.is_legacy();
-        let mut driven =
-            Driven { levels: self.lines.external | self.hpet.lines(), edges: self.hpet.take_edges() };
+        let levels = self.lines.external | self.hpet.lines();
+        let mut driven = Driven { levels, edges: self.hpet.take_edges(), pirqs: 0 };
         // With legacy routing the HPET has taken the places of the 8254 and the RTC.
         if self.pit.take_edge() && !legacy {
             driven.edges |= 1 << IRQ_TIMER;
@@ -84,6 +93,11 @@ impl Chipset {
         driven.levels |= u32::from(self.i8042.mouse_line()) << i8042::MOUSE_IRQ;
         for (uart, irq) in self.uarts.iter().zip(IRQ_UART) {
             driven.levels |= u32::from(uart.line()) << irq;
+        }
+        let pirqs = self.virtio.pirqs();
+        if pirqs != 0 {
+            driven.levels |= u32::from(pirqs) << PIN_PIRQ;
+            driven.pirqs = self.pci.pirq_irqs(pirqs);
         }
         driven
     }
@@ -103,6 +117,9 @@ impl Chipset {
             self.route_line(line, level);
         }
         self.lines.routed = driven.levels;
+        if driven.pirqs != self.lines.routed_pirqs {
+            self.route_pirqs(driven.pirqs);
+        }
         if self.nmi_waits && !self.rtc.nmi_masked() {
             self.nmi_waits = false;
             self.lapics[0].raise_nmi_pin();
@@ -113,10 +130,19 @@ impl Chipset {
 
     fn route_line(&mut self, line: u8, level: bool) {
         if line < 16 {
-            self.pic.set_irq(line, level);
+            self.pic.set_irq(line, level || self.lines.routed_pirqs & 1 << line != 0);
         }
         let pin = if line == IRQ_TIMER { PIN_TIMER } else { usize::from(line) };
         self.ioapic.set_pin(pin, level);
+    }
+
+    /// The 8259 pair sees PIRQs at the IRQs to which they are routed, beside what drives the ISA line.
+    fn route_pirqs(&mut self, pirqs: u16) {
+        let changed = pirqs ^ self.lines.routed_pirqs;
+        self.lines.routed_pirqs = pirqs;
+        for irq in (0..16).filter(|irq| changed & 1 << irq != 0) {
+            self.pic.set_irq(irq, pirqs & 1 << irq != 0 || self.lines.routed & 1 << irq != 0);
+        }
     }
 
     /// Moves what the interrupt controllers hold towards the CPUs and keeps the cached answers.

@@ -59,6 +59,7 @@ fn bare_core() -> Core {
         uart_count: 0,
         debug_exit_port: None,
         debug_console_port: None,
+        functions: Vec::new(),
     };
     let mut core = Core {
         cpu: Cpu::power_on(model, tlb, 0, 1),
