@@ -119,7 +119,7 @@ impl<'a> Case<'a> {
         let setup = setup(&self.description, Mode::Replay, self.digest_interval, false);
         let open = |device: u16| Some(Box::new(lines[usize::from(device)].clone()) as Box<dyn BackEnd>);
         let consoles = Consoles::new(&setup.machine.uarts, Some(2), open);
-        Machine::new(&setup, consoles).expect("the machine can be built")
+        Machine::new(&setup, consoles.into()).expect("the machine can be built")
     }
 
     /// Records a run.

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 use vcpu::run::consoles::BackEnd;
 use vcpu::window::WindowError;
+use vcpu::window::session::Session;
 
 /// Used entries that one call to `receive` gives: a window's ring holds no more.
 const ENTRIES_MAX: usize = 32;
@@ -71,6 +72,10 @@ impl BackEnd for Line {
 
     fn drain(&mut self, _timeout: Duration) -> Result<bool, WindowError> {
         Ok(true)
+    }
+
+    fn reconnect(&mut self, _session: Session) -> Result<(), WindowError> {
+        Ok(())
     }
 
     fn start_receiving(&mut self) -> Result<(), WindowError> {

@@ -1,7 +1,7 @@
 //! The vCPU process's side of a simulated run: the real loop with the real inputs, stepped by the world.
 
 use crate::world::World;
-use replay::event::ShutdownCause;
+use replay::event::{DeviceIndex, ShutdownCause};
 use replay::lane::{LaneError, VcpuEnd, Wake};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -83,6 +83,10 @@ impl Inputs for Sliced<'_> {
 
     fn idle(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
         self.inner.idle(machine)
+    }
+
+    fn stalled(&mut self, machine: &mut Machine, device: DeviceIndex) -> Result<Flow, RunError> {
+        self.inner.stalled(machine, device)
     }
 
     fn guest_ended(&mut self, machine: &mut Machine, cause: ShutdownCause) -> Result<Flow, RunError> {

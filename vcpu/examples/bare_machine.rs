@@ -17,7 +17,8 @@ fn main() {
     };
     let setup = setup(&arguments, number(3, 256));
     let limit = number(4, u64::MAX);
-    let mut machine = Machine::new(&setup, Consoles::default()).unwrap_or_else(|error| panic!("{error}"));
+    let mut machine =
+        Machine::new(&setup, Consoles::default().into()).unwrap_or_else(|error| panic!("{error}"));
     machine.core.entropy = vcpu::system::entropy::Entropy::new([7; 32]);
     let start = std::time::Instant::now();
     let end = run(&mut machine, limit);

@@ -141,7 +141,8 @@ impl Machine {
     }
 
     fn compare_offer(&mut self, device: DeviceIndex, recorded: &Event) -> Ready {
-        let of_device = |event: &Event| matches!(event, Event::DeviceOffered { device: d, .. } if *d == device);
+        let of_device =
+            |event: &Event| matches!(event, Event::DeviceOffered { device: d, .. } if *d == device);
         match self.service.offers().into_iter().find(of_device) {
             Some(offer) if offer != *recorded => Ready::Differs {
                 field: format!("{}: what the device offers", self.device_name(device)),

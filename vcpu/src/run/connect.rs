@@ -2,8 +2,8 @@
 
 use super::consoles::{BackEnd as ConsoleBackEnd, Consoles};
 use super::error::RunError;
-use crate::virtio::{BackEnd, Service, Tag};
 use crate::virtio::capture::Capture;
+use crate::virtio::{BackEnd, Service, Tag};
 use crate::window::requests::QueueShape;
 use crate::window::session::Session;
 use crate::window::{Console, DeviceWindow};
@@ -32,6 +32,13 @@ pub struct Outside {
     pub control: Option<OwnedFd>,
 }
 
+impl From<Consoles> for Outside {
+    /// A machine without virtio functions.
+    fn from(consoles: Consoles) -> Outside {
+        Outside { consoles, service: Service::default(), control: None }
+    }
+}
+
 /// Connects everything that the setup names.
 pub fn connect(setup: &VcpuSetup) -> Result<Outside, RunError> {
     let machine = &setup.machine;
@@ -48,7 +55,8 @@ pub fn connect(setup: &VcpuSetup) -> Result<Outside, RunError> {
             } else {
                 let calls = <[OwnedFd; 2]>::try_from(calls)
                     .map_err(|calls| RunError::Setup(format!("{} has {} queues", device.id, calls.len())))?;
-                console = Some(Box::new(Console::connect(socket, calls, &device.id)?) as Box<dyn ConsoleBackEnd>);
+                console =
+                    Some(Box::new(Console::connect(socket, calls, &device.id)?) as Box<dyn ConsoleBackEnd>);
             }
         }
         of_consoles.push(console);

@@ -69,7 +69,8 @@ impl Capture {
     fn packet(&mut self, packet: &[u8], at: Vtime) {
         let time = self.base_ns.saturating_add(at.0);
         let length = packet.len() as u32;
-        let fields = [(time / 1_000_000_000) as u32, (time % 1_000_000_000) as u32, length.min(SNAPLEN), length];
+        let fields =
+            [(time / 1_000_000_000) as u32, (time % 1_000_000_000) as u32, length.min(SNAPLEN), length];
         let header: Vec<u8> = fields.iter().flat_map(|field| field.to_le_bytes()).collect();
         self.write(&header);
         self.write(&packet[..packet.len().min(SNAPLEN as usize)]);

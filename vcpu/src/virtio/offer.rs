@@ -15,11 +15,8 @@ const RING_BITS: u64 = 1 << VIRTIO_F_VERSION_1
 
 /// Features of disks that need more than requests: the driver would write the configuration space, or they are of older
 /// versions.
-const BLOCK_WITHHELD: u64 = 1 << virtio_blk::VIRTIO_BLK_F_CONFIG_WCE
-    | 1 << virtio_blk::VIRTIO_BLK_F_MQ
-    | 1 << 0
-    | 1 << 7
-    | 1 << 17;
+const BLOCK_WITHHELD: u64 =
+    1 << virtio_blk::VIRTIO_BLK_F_CONFIG_WCE | 1 << virtio_blk::VIRTIO_BLK_F_MQ | 1 << 0 | 1 << 7 | 1 << 17;
 /// Offset of `num_queues` in the configuration space of a disk.
 const BLOCK_NUM_QUEUES: usize = 34;
 

@@ -83,7 +83,10 @@ pub fn gather(ram: &Ram, segments: &[Segment]) -> Vec<u8> {
     let mut at = 0;
     for segment in segments {
         let end = at + segment.length as usize;
-        assert!(ram.read_bytes(segment.gpa, &mut bytes[at..end]), "segments were checked when they were popped");
+        assert!(
+            ram.read_bytes(segment.gpa, &mut bytes[at..end]),
+            "segments were checked when they were popped"
+        );
         at = end;
     }
     bytes
@@ -121,7 +124,13 @@ struct Descriptor {
 
 impl GuestRing {
     /// A queue at its start. `size` is a power of two.
-    pub fn new(size: u16, descriptors: u64, driver_area: u64, device_area: u64, event_idx: bool) -> GuestRing {
+    pub fn new(
+        size: u16,
+        descriptors: u64,
+        driver_area: u64,
+        device_area: u64,
+        event_idx: bool,
+    ) -> GuestRing {
         assert!(size.is_power_of_two(), "the transport checks the size");
         GuestRing { size, descriptors, driver_area, device_area, event_idx, ..GuestRing::default() }
     }
@@ -255,12 +264,7 @@ fn descriptor(ram: &Ram, table: u64, number: u32, size: u32) -> Result<Descripto
     })
 }
 
-fn read<const N: usize>(
-    ram: &Ram,
-    base: u64,
-    offset: u64,
-    part: &'static str,
-) -> Result<[u8; N], RingFault> {
+fn read<const N: usize>(ram: &Ram, base: u64, offset: u64, part: &'static str) -> Result<[u8; N], RingFault> {
     let mut bytes = [0; N];
     let inside = base.checked_add(offset).is_some_and(|gpa| ram.read_bytes(gpa, &mut bytes));
     if inside { Ok(bytes) } else { Err(RingFault::Outside { part, gpa: base.saturating_add(offset) }) }

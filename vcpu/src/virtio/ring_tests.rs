@@ -94,8 +94,16 @@ fn the_driver_is_not_believed() {
     let cases: &[Case] = &[
         ("loop", |r| r.descriptor(TABLE, 0, DATA, 1, NEXT, 0), RingFault::Endless { head: 0 }),
         ("number", |r| r.descriptor(TABLE, 0, DATA, 1, NEXT, 8), RingFault::Number { number: 8, size: 8 }),
-        ("address", |r| r.descriptor(TABLE, 0, RAM_BYTES - 1, 2, 0, 0), RingFault::Buffer { gpa: RAM_BYTES - 1, length: 2 }),
-        ("wrap", |r| r.descriptor(TABLE, 0, u64::MAX, 2, 0, 0), RingFault::Buffer { gpa: u64::MAX, length: 2 }),
+        (
+            "address",
+            |r| r.descriptor(TABLE, 0, RAM_BYTES - 1, 2, 0, 0),
+            RingFault::Buffer { gpa: RAM_BYTES - 1, length: 2 },
+        ),
+        (
+            "wrap",
+            |r| r.descriptor(TABLE, 0, u64::MAX, 2, 0, 0),
+            RingFault::Buffer { gpa: u64::MAX, length: 2 },
+        ),
         (
             "order",
             |r| {
@@ -104,7 +112,11 @@ fn the_driver_is_not_believed() {
             },
             RingFault::Order { head: 0 },
         ),
-        ("odd table", |r| r.descriptor(TABLE, 0, DATA, 17, INDIRECT, 0), RingFault::Indirect { head: 0, length: 17 }),
+        (
+            "odd table",
+            |r| r.descriptor(TABLE, 0, DATA, 17, INDIRECT, 0),
+            RingFault::Indirect { head: 0, length: 17 },
+        ),
         (
             "table in a table",
             |r| {

@@ -58,7 +58,7 @@ pub fn role(kind: &VirtioKind, queue: u16) -> Role {
                 _ => queue / 2 - 1,
             };
             match ports.iter().find(|port| port.number == number) {
-                Some(port) if queue % 2 == 0 => Role::BackEnd { device: port.device, queue: 0 },
+                Some(port) if queue.is_multiple_of(2) => Role::BackEnd { device: port.device, queue: 0 },
                 Some(port) => Role::Outward { device: port.device, queue: 1 },
                 None => Role::Nobody,
             }
@@ -86,9 +86,18 @@ mod tests {
         let port = |number, device| ConsolePort { number, device, name: None, console: false };
         let kind = VirtioKind::Console { ports: vec![port(0, 7), port(2, 9)] };
         let roles: Vec<Role> = (0..8).map(|queue| role(&kind, queue)).collect();
-        let (to, from) = (|device| Role::BackEnd { device, queue: 0 }, |device| Role::Outward { device, queue: 1 });
-        let expected =
-            [to(7), from(7), Role::ConsoleToGuest, Role::ConsoleFromGuest, Role::Nobody, Role::Nobody, to(9), from(9)];
+        let (to, from) =
+            (|device| Role::BackEnd { device, queue: 0 }, |device| Role::Outward { device, queue: 1 });
+        let expected = [
+            to(7),
+            from(7),
+            Role::ConsoleToGuest,
+            Role::ConsoleFromGuest,
+            Role::Nobody,
+            Role::Nobody,
+            to(9),
+            from(9),
+        ];
         assert_eq!(roles, expected);
         assert_eq!(kind.queue_count(), 8);
     }

@@ -108,9 +108,8 @@ impl Service {
 
     /// The function whose back-end a device is.
     pub fn function_of(&self, device: DeviceIndex) -> Option<usize> {
-        let has = |function: &VirtioFunction| {
-            function.kind.back_ends().iter().any(|(index, _)| *index == device)
-        };
+        let has =
+            |function: &VirtioFunction| function.kind.back_ends().iter().any(|(index, _)| *index == device);
         self.functions.iter().position(has)
     }
 
@@ -133,7 +132,7 @@ impl Service {
     pub fn serve(&mut self, core: &mut Core) -> Result<Progress, WindowError> {
         self.work.extend(core.chipset.take_virtio_work());
         while let Some(work) = self.work.front_mut() {
-            let mut left = std::mem::take(work);
+            let mut left = *work;
             let progress = self.serve_one(core, &mut left)?;
             if let Progress::Waiting(_) = progress {
                 self.work[0] = left;
@@ -182,7 +181,8 @@ impl Service {
     /// be stopped.
     fn busy(&mut self, index: usize, queue: u16) -> Result<Option<DeviceIndex>, WindowError> {
         let kind = &self.functions[index].kind;
-        let (VirtioKind::Block { .. }, Role::BackEnd { device, queue }) = (kind, roles::role(kind, queue)) else {
+        let (VirtioKind::Block { .. }, Role::BackEnd { device, queue }) = (kind, roles::role(kind, queue))
+        else {
             return Ok(None);
         };
         self.reap(device)?;
@@ -261,7 +261,7 @@ impl Service {
     fn has_ring(&self, core: &mut Core, index: usize, queue: u16) -> bool {
         let registers = core.chipset.virtio(index);
         let event_idx = registers.driver_features() & 1 << VIRTIO_RING_F_EVENT_IDX != 0;
-        let set_up = registers.queue(queue).filter(|queue| queue.enabled).copied();
+        let set_up = registers.queue(queue).filter(|queue| queue.enabled).cloned();
         let function = &mut core.virtio.functions[index];
         let Some(state) = function.queues.get_mut(usize::from(queue)) else { return false };
         if !function.started || function.broken {
@@ -328,7 +328,8 @@ impl Service {
             }
             // Only what is looked at is copied: a replay without back-end needs a disk's header.
             let has_back_end = self.back_ends[usize::from(device)].is_some();
-            let bytes = if has_back_end || is_block { ring::gather(&core.mem.ram, &chain.readable) } else { vec![] };
+            let bytes =
+                if has_back_end || is_block { ring::gather(&core.mem.ram, &chain.readable) } else { vec![] };
             let state = &mut core.virtio.functions[index].queues[usize::from(queue)];
             let block = if is_block { BlockRequest::of(&bytes) } else { None };
             let life = state.life;
@@ -458,7 +459,7 @@ impl Service {
     }
 
     /// Answers that may go to the guest now: those of one virtqueue, in order.
-    pub(super) fn next_answers(&mut self, core: &Core, device: DeviceIndex) -> Vec<Done<Tag>> {
+    pub fn next_answers(&mut self, core: &Core, device: DeviceIndex) -> Vec<Done<Tag>> {
         let Some(index) = self.function_of(device) else { return vec![] };
         let function = &core.virtio.functions[index];
         let staged = &mut self.staged[usize::from(device)];
@@ -501,7 +502,9 @@ impl Service {
         answers: &[(u16, u32, &[u8])],
     ) -> bool {
         for &(head, length, bytes) in answers {
-            let Some(state) = core.virtio.functions[index].queues.get_mut(usize::from(queue)) else { return false };
+            let Some(state) = core.virtio.functions[index].queues.get_mut(usize::from(queue)) else {
+                return false;
+            };
             let Some(request) = state.in_flight.remove(&head) else { return false };
             ring::scatter(&mut core.mem.ram, &request.writable, bytes);
             if let Some(capture) = &mut self.captures[index] {

@@ -36,7 +36,11 @@ impl Rig {
         let element = self.queue.layout.used + RING + USED_ELEMENT_SIZE * slot;
         self.memory.store(id.to_le(), element, Ordering::Relaxed);
         self.memory.store(length.to_le(), element + 4, Ordering::Relaxed);
-        self.memory.store(position.wrapping_add(1).to_le(), self.queue.layout.used + INDEX, Ordering::Release);
+        self.memory.store(
+            position.wrapping_add(1).to_le(),
+            self.queue.layout.used + INDEX,
+            Ordering::Release,
+        );
     }
 
     fn take(&mut self) -> Result<Option<Done<u32>>, WindowError> {

@@ -61,7 +61,15 @@ impl Session {
         let kick = |_: &EventFd| EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK).map_err(host("make an eventfd"));
         let calls: Vec<EventFd> = calls.into_iter().map(event_fd).collect();
         let kicks = calls.iter().map(kick).collect::<Result<_, _>>()?;
-        Ok(Session { device: device.to_string(), socket: for_polling, frontend, features, has_config, calls, kicks })
+        Ok(Session {
+            device: device.to_string(),
+            socket: for_polling,
+            frontend,
+            features,
+            has_config,
+            calls,
+            kicks,
+        })
     }
 
     /// Feature bits that the back-end offers.
@@ -80,7 +88,8 @@ impl Session {
             return Vec::new();
         }
         let ask = |size: usize| {
-            let asked = self.frontend.get_config(0, size as u32, VhostUserConfigFlags::empty(), &vec![0; size]);
+            let asked =
+                self.frontend.get_config(0, size as u32, VhostUserConfigFlags::empty(), &vec![0; size]);
             asked.ok().map(|(_, bytes)| bytes).filter(|bytes| bytes.len() == size)
         };
         CONFIG_SIZES.into_iter().find_map(ask).unwrap_or_default()
@@ -98,7 +107,13 @@ impl Session {
         self.frontend.set_features(features).map_err(refused("SET_FEATURES"))?;
         self.frontend.set_mem_table(memory).map_err(refused("SET_MEM_TABLE"))?;
         for ring in rings {
-            start_ring(&mut self.frontend, &self.device, ring, &self.calls[ring.queue], &self.kicks[ring.queue])?;
+            start_ring(
+                &mut self.frontend,
+                &self.device,
+                ring,
+                &self.calls[ring.queue],
+                &self.kicks[ring.queue],
+            )?;
         }
         Ok(())
     }

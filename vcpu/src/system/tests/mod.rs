@@ -65,6 +65,7 @@ fn bare_core() -> Core {
         cpu: Cpu::power_on(model, tlb, 0, 1),
         mem: Memory { ram: Ram::new(ram_bytes).expect("memory") },
         chipset: Chipset::new(&config),
+        virtio: Default::default(),
         thunks: Thunks::new().expect("memory"),
         fault_address: 0,
         leave_block: false,

@@ -31,6 +31,7 @@ fn core() -> Core {
         cpu: Cpu::power_on(Arc::new(model), Box::new(Tlb::new().expect("host memory")), 0, 1),
         mem: Memory { ram: Ram::new(16 << 20).expect("host memory") },
         chipset: Chipset::new(&ChipsetConfig::default()),
+        virtio: Default::default(),
         thunks: Thunks::new().expect("host memory"),
         entropy: Entropy::new([0; 32]),
         fault_address: 0,
