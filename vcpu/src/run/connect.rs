@@ -18,7 +18,7 @@ use std::os::unix::net::UnixStream;
 
 /// Descriptors of a queue in a window: more than that wait in the guest's rings.
 const WINDOW_QUEUE_SIZE: u16 = 256;
-/// Bytes for the requests of a queue. The memory is used from its start, and only what is used costs.
+/// Bytes for the requests of a queue, several of the largest (`REQUEST_BYTES_MAX`). The memory is used from its start, and only what is used costs.
 const BLOCK_ARENA: usize = 32 << 20;
 const STREAM_ARENA: usize = 24 << 20;
 

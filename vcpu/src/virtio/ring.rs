@@ -44,8 +44,8 @@ pub enum RingFault {
     /// A buffer is not in RAM.
     #[error("the buffer of {length} bytes at {gpa:#x} is not in RAM")]
     Buffer { gpa: u64, length: u32 },
-    /// The buffers of a chain have more than 4 GiB.
-    #[error("the chain at descriptor {head} has more bytes than a length can say")]
+    /// The buffers of a chain have more bytes than a length can say, or than a window can hold.
+    #[error("the chain at descriptor {head} has too many bytes")]
     TooLong { head: u16 },
     /// A request was made available again before it was used.
     #[error("descriptor {head} was made available again before it was used")]

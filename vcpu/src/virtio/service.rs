@@ -19,6 +19,8 @@ use replay::event::{DeviceIndex, Event};
 use std::collections::VecDeque;
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 
+/// Bytes of a request, out and in: more is refused whether there is a window or, as in a replay, none.
+pub const REQUEST_BYTES_MAX: usize = 8 << 20;
 /// Bytes of answers in one event, unless a single answer has more.
 const EVENT_BYTES_MAX: usize = 1 << 20;
 /// Bytes of an acknowledgement of a network function, and of a disk's status.
@@ -394,11 +396,14 @@ impl Service {
         chain: &Chain,
     ) -> Result<bool, Trouble> {
         let (out, into) = (ring::length(&chain.readable) as usize, ring::length(&chain.writable) as usize);
+        if out.saturating_add(into) > REQUEST_BYTES_MAX {
+            return Err(Trouble::Ring(RingFault::TooLong { head: chain.head }));
+        }
         for _ in 0..2 {
             let Some(back_end) = &mut self.back_ends[usize::from(device)] else { return Ok(true) };
             match back_end.room(to, out, into) {
                 Room::Now => return Ok(true),
-                Room::Never => return Err(Trouble::Ring(RingFault::TooLong { head: chain.head })),
+                Room::Never => unreachable!("windows take the largest request"),
                 Room::Later => {
                     self.publish(device, to)?;
                     self.reap(device)?;
@@ -573,3 +578,7 @@ fn talk_to_guest(core: &mut Core, index: usize, queue: u16) -> Result<(), RingFa
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "service_tests.rs"]
+mod tests;
