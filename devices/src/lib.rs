@@ -1,11 +1,15 @@
 //! Device programs: vhost-user back-ends that run as processes of their own.
 //!
-//! Reading order: `serve` (the skeleton every back-end runs on), `lifetime` (signals and the way out),
+//! Reading order: `serve` (the skeleton every back-end runs on), `front_end` (its options and its socket), `lifetime`
+//! (signals and the way out),
 //! then one module a kind. How they are started and what they promise: `docs/devices.md`.
 
+pub mod block;
 pub mod chardev;
+pub mod front_end;
 pub mod lifetime;
 pub mod options;
+pub mod relay;
 pub mod rings;
 pub mod serve;
 
@@ -16,9 +20,10 @@ use std::process::ExitCode;
 pub fn run(mut args: impl Iterator<Item = OsString>) -> ExitCode {
     let kind = args.next();
     let result = match kind.as_deref().and_then(|kind| kind.to_str()) {
+        Some("block") => block::run(args),
         Some("chardev") => chardev::run(args),
-        Some(other) => Err(format!("no device of kind '{other}'; there is: chardev")),
-        None => Err("which kind of device? there is: chardev".to_string()),
+        Some(other) => Err(format!("no device of kind '{other}'; there is: block, chardev")),
+        None => Err("which kind of device? there is: block, chardev".to_string()),
     };
     lifetime::clean_up();
     match result {

@@ -2,6 +2,9 @@
 //!
 //! The driver is distrusted: a chain's length is bounded by the queue size (virtio-queue's descriptor iterator), its buffers are
 //! only touched through vm-memory, which checks every address.
+//!
+//! Two ways to use a ring. `pop` and `complete`: one-way requests, given back one by one (the console).
+//! `pop_chain` and `publish`: requests with both kinds of buffers, given back in batches (block).
 
 use crate::serve::{Memory, Queues, Ring};
 use std::collections::VecDeque;
@@ -137,6 +140,118 @@ pub fn notify(queues: &Queues, ring: &Ring) -> Result<(), String> {
     let flags: u16 =
         queues.memory.memory().load(flags_address, Ordering::Acquire).map_err(outside_of_memory)?;
     if u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT != 0 {
+        return Ok(());
+    }
+    state.signal_used_queue().map_err(|error| format!("cannot signal the driver: {error}"))
+}
+
+/// Most buffers kept of one chain; a longer one is not sound.
+pub const SEGMENTS_MAX: usize = 1024;
+
+/// A descriptor chain as the driver made it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Chain {
+    /// Its place in the available ring, counted from the ring's start, modulo 2^16.
+    pub position: u16,
+    /// Number by which it is given back.
+    pub head: u16,
+    /// Buffers that the device reads, in order.
+    pub readable: Vec<Segment>,
+    /// Buffers that the device writes, in order.
+    pub writable: Vec<Segment>,
+    /// Whether it keeps the rules: readable before writable (virtio 1.2, 2.7.4.2), a proper end, not too many buffers.
+    pub sound: bool,
+}
+
+/// The next chain of `ring`, if the ring runs and has one.
+///
+/// # Errors
+/// The available ring itself is damaged.
+pub fn pop_chain(queues: &Queues, ring: &Ring) -> Result<Option<Chain>, String> {
+    let mut state = ring.get_mut();
+    if !state.is_enabled() || !state.get_queue().ready() {
+        return Ok(None);
+    }
+    let memory = queues.memory.memory();
+    let queue = state.get_queue_mut();
+    let (position, size) = (queue.next_avail(), queue.size());
+    let available = queue.avail_idx(&*memory, Ordering::Acquire).map_err(cannot_use)?;
+    if available.0 == position {
+        return Ok(None);
+    }
+    let popped = queue.iter(memory).map_err(cannot_use)?.next();
+    let Some(descriptors) = popped else {
+        return Err("the driver's available ring is not in its memory".into());
+    };
+    let head = descriptors.head_index();
+    if head >= size {
+        return Err(format!("the driver's ring of {size} descriptors offers number {head}"));
+    }
+    let mut chain = Chain { position, head, sound: true, ..Chain::default() };
+    let mut ended = false;
+    for descriptor in descriptors {
+        ended = !descriptor.has_next();
+        let segment = (descriptor.addr(), descriptor.len() as usize);
+        if chain.readable.len() + chain.writable.len() == SEGMENTS_MAX {
+            chain.sound = false;
+            // The last byte that may be written is where many devices put their answer.
+            if descriptor.is_write_only() {
+                chain.writable.pop();
+                chain.writable.push(segment);
+            }
+        } else if descriptor.is_write_only() {
+            chain.writable.push(segment);
+        } else {
+            chain.sound &= chain.writable.is_empty();
+            chain.readable.push(segment);
+        }
+    }
+    chain.sound &= ended;
+    Ok(Some(chain))
+}
+
+/// A chain that is done: its head and how many bytes were written to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Used {
+    /// Number by which it was offered.
+    pub head: u16,
+    /// Bytes written.
+    pub length: u32,
+}
+
+/// Gives chains back in this order with one step of the used index, and tells the driver unless it asked not to
+/// be told (virtio 1.2, 2.7.7 and 2.7.10).
+pub fn publish(queues: &Queues, ring: &Ring, done: &[Used]) -> Result<(), String> {
+    if done.is_empty() {
+        return Ok(());
+    }
+    let memory = queues.memory.memory();
+    let mut state = ring.get_mut();
+    let queue = state.get_queue_mut();
+    let (before, size) = (queue.next_used(), queue.size());
+    let used_ring = GuestAddress(queue.used_ring());
+    let at = |offset: u64| used_ring.checked_add(offset).ok_or("the driver's used ring wraps around");
+    let mut after = before;
+    for used in done {
+        let element = u64::from(used.length) << 32 | u64::from(used.head);
+        let place = at(4 + 8 * u64::from(after % size))?;
+        memory.write_obj(element.to_le(), place).map_err(outside_of_memory)?;
+        after = after.wrapping_add(1);
+    }
+    memory.store(after.to_le(), at(2)?, Ordering::Release).map_err(outside_of_memory)?;
+    queue.set_next_used(after);
+    // The used index must be visible before the driver's wish is read.
+    fence(Ordering::SeqCst);
+    let available_ring = GuestAddress(queue.avail_ring());
+    let wish_at = if queue.event_idx_enabled() { 4 + 2 * u64::from(size) } else { 0 };
+    let wish_at = available_ring.checked_add(wish_at).ok_or("the driver's available ring wraps around")?;
+    let wish = u16::from_le(memory.load(wish_at, Ordering::Acquire).map_err(outside_of_memory)?);
+    let wanted = if queue.event_idx_enabled() {
+        after.wrapping_sub(wish).wrapping_sub(1) < after.wrapping_sub(before)
+    } else {
+        u32::from(wish) & VRING_AVAIL_F_NO_INTERRUPT == 0
+    };
+    if !wanted {
         return Ok(());
     }
     state.signal_used_queue().map_err(|error| format!("cannot signal the driver: {error}"))

@@ -67,7 +67,7 @@ fn what_cannot_start_says_why_in_one_line() {
         (vec!["frob"], "no device of kind 'frob'"),
         (
             vec!["chardev", "--chardev", "null"],
-            "one of --listen-fd, --socket-path and --monitor-fd is missing",
+            "one of --listen-fd, --socket-path, --fd and --monitor-fd is missing",
         ),
         (vec!["chardev", "--frob"], "unexpected argument '--frob'"),
         (vec!["chardev", "--chardev=null", "--listen-fd=77"], "file descriptor 77: Bad file"),

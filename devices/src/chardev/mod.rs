@@ -20,8 +20,8 @@ pub mod stream;
 pub mod telnet;
 pub mod terminal;
 
-use crate::lifetime::{Stop, handle_signals};
-use crate::serve;
+use crate::front_end::{self, Common};
+use crate::lifetime::Stop;
 use clap::Parser;
 use console::Console;
 use escape::Escapes;
@@ -31,10 +31,7 @@ use port::{Owner, Port};
 use replay::inherit;
 use spec::ChardevSpec;
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::Write;
 use std::os::fd::RawFd;
-use std::os::unix::net::UnixListener;
 
 /// Serve a virtio console on a stream of the host.
 #[derive(Parser)]
@@ -43,82 +40,49 @@ struct Arguments {
     /// The stream, in the syntax of QEMU's -chardev.
     #[arg(long, value_name = "SPEC", required_unless_present = "print_capabilities")]
     chardev: Option<String>,
-    /// Listening UNIX socket on which the front-end connects.
-    #[arg(long, value_name = "N", conflicts_with = "socket_path")]
-    listen_fd: Option<RawFd>,
-    /// UNIX socket to make and listen on.
-    #[arg(long, value_name = "PATH")]
-    socket_path: Option<String>,
     /// Connected socket to the monitor that shares the stream.
     #[arg(long, value_name = "N")]
     monitor_fd: Option<RawFd>,
-    /// Gets one byte when the device is ready.
-    #[arg(long, value_name = "N")]
-    ready_fd: Option<RawFd>,
-    /// Name in messages.
-    #[arg(long, value_name = "ID")]
-    label: Option<String>,
-    /// Print what the back-end can do, as JSON.
-    #[arg(long)]
-    print_capabilities: bool,
+    #[command(flatten)]
+    common: Common,
 }
 
 /// Runs the program; `arguments` are those after `chardev`.
 pub fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), String> {
-    let program = [OsString::from("reprise device chardev")];
-    let arguments = match Arguments::try_parse_from(program.into_iter().chain(arguments)) {
-        Ok(arguments) => arguments,
-        Err(error) if !error.use_stderr() => return error.print().map_err(|error| error.to_string()),
-        Err(error) => return Err(first_line(&error.to_string())),
+    let Some(arguments) = front_end::parse::<Arguments>("reprise device chardev", arguments)? else {
+        return Ok(());
     };
-    if arguments.print_capabilities {
+    let common = &arguments.common;
+    if common.print_capabilities {
         println!("{{\"type\": \"console\", \"features\": []}}");
         return Ok(());
     }
     let spec = ChardevSpec::parse(arguments.chardev.as_deref().unwrap_or_default())?;
-    let label = arguments.label.clone().or_else(|| spec.id.clone()).unwrap_or_else(|| "chardev".into());
+    let label = common.label.clone().or_else(|| spec.id.clone()).unwrap_or_else(|| "chardev".into());
     let stop = Stop::default();
-    handle_signals(stop.clone(), arguments.socket_path.is_none())?;
-    let listener = front_end_listener(&arguments)?;
+    common.take_signals(&stop)?;
+    let front_end = common.open()?;
     let monitor = arguments.monitor_fd.map(inherit::take).transpose()?.map(MonitorLink::new);
-    let ready = arguments.ready_fd.map(inherit::take).transpose()?;
+    let ready = common.take_ready()?;
     let stream = stream::open_stream(&spec.stream, &label)?;
     let log = spec.log.as_ref().map(|log| Log::open(log, &label)).transpose()?;
-    let owner = match (&listener, &monitor) {
+    let owner = match (&front_end, &monitor) {
         (Some(_), None) => Owner::Console,
         (Some(_), Some(_)) => Owner::Both(Escapes::default()),
         (None, Some(_)) => Owner::Monitor,
-        (None, None) => return Err("one of --listen-fd, --socket-path and --monitor-fd is missing".into()),
+        (None, None) => {
+            return Err("one of --listen-fd, --socket-path, --fd and --monitor-fd is missing".into());
+        }
     };
     let port = Port::new(stream, log, monitor, owner)?;
     replay::confine::confine(replay::confine::Role::Device).map_err(|error| error.to_string())?;
-    if let Some(ready) = ready {
-        // A parent that does not listen any more will end us by other means.
-        let _ = File::from(ready).write_all(b"R");
-    }
-    match listener {
-        Some(listener) => serve::serve(listener, Console::new(port), &label, &stop),
+    front_end::tell_ready(ready);
+    match front_end {
+        Some(front_end) => front_end::serve(front_end, Console::new(port), &label, &stop),
         None => {
             serve_monitor(port);
             Ok(())
         }
-    }
-}
-
-/// The first line of clap's message, without its prefix.
-fn first_line(message: &str) -> String {
-    let line = message.lines().next().unwrap_or_default();
-    line.strip_prefix("error: ").unwrap_or(line).to_string()
-}
-
-fn front_end_listener(arguments: &Arguments) -> Result<Option<UnixListener>, String> {
-    match (arguments.listen_fd, &arguments.socket_path) {
-        (Some(number), _) => Ok(Some(UnixListener::from(inherit::take(number)?))),
-        (None, Some(path)) => {
-            let listener = connect::bind_unix(path, false);
-            listener.map(Some).map_err(|error| format!("cannot listen on '{path}': {error}"))
-        }
-        (None, None) => Ok(None),
     }
 }
 

@@ -1,0 +1,78 @@
+//! Copy-on-write layers: new qcow2 images over a base that is never changed.
+
+use super::header::NAME_MAX;
+use super::image::{Image, Storage};
+use super::lock::{self, Use};
+use super::open::{self, Format};
+use imago::qcow2::Qcow2;
+use imago::{DenyImplicitOpenGate, FormatAccess, FormatCreateBuilder};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+/// How a layer names what is below it.
+pub struct BaseName {
+    name: String,
+    format: Format,
+}
+
+impl BaseName {
+    /// The name of a file: absolute, so that the layer may be moved.
+    pub fn of_file(path: &Path, format: Format) -> Result<BaseName, String> {
+        let absolute = std::fs::canonicalize(path);
+        let absolute = absolute.map_err(|error| format!("cannot find '{}': {error}", path.display()))?;
+        match absolute.to_str() {
+            Some(name) if name.len() <= NAME_MAX => Ok(BaseName { name: name.to_string(), format }),
+            _ => {
+                Err(format!("the path '{}' is too long or not UTF-8: a layer cannot name it", path.display()))
+            }
+        }
+    }
+
+    /// The name of something that is no file; for layers that nobody opens again.
+    pub fn of_driver(driver: &str) -> BaseName {
+        BaseName { name: format!("{driver}:"), format: Format::Raw }
+    }
+}
+
+/// Makes a layer at `path`, where nothing may be yet. It appears there when it is whole.
+pub fn create(path: &Path, base: Image, name: &BaseName) -> Result<Image, String> {
+    let cannot =
+        |error: &dyn std::fmt::Display| format!("cannot make the layer '{}': {error}", path.display());
+    if std::fs::symlink_metadata(path).is_ok() {
+        return Err(format!("cannot make the layer '{}': it exists already", path.display()));
+    }
+    let directory = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let file = tempfile::Builder::new().prefix(".layer-").tempfile_in(directory);
+    let (file, temporary) = file.map_err(|error| cannot(&error))?.into_parts();
+    lock::lock(&file, path, Use::Write)?;
+    let image = format(file, base, name).map_err(|why| cannot(&why))?;
+    temporary.persist_noclobber(path).map_err(|error| cannot(&error.error))?;
+    Ok(image)
+}
+
+/// Makes a layer that has no name and goes with the process.
+pub fn create_anonymous(base: Image, name: &BaseName) -> Result<Image, String> {
+    let directory = std::env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
+    let cannot = |error: &dyn std::fmt::Display| {
+        format!("cannot make a temporary layer in '{}': {error}", directory.display())
+    };
+    let file = tempfile::tempfile_in(&directory).map_err(|error| cannot(&error))?;
+    format(file, base, name).map_err(|why| cannot(&why))
+}
+
+fn format(file: File, base: Image, name: &BaseName) -> Result<Image, String> {
+    let size = base.size();
+    let storage = open::storage(file)?;
+    let layer = Qcow2::<Storage>::create_builder(storage)
+        .size(size)
+        .backing(name.name.clone(), name.format.name().to_string())
+        .create_open(DenyImplicitOpenGate::default(), |storage| {
+            Ok(Qcow2::<Storage>::builder(storage).backing(Some(base.into_access())))
+        });
+    let mut image = Image::new(FormatAccess::new(layer.map_err(|error| error.to_string())?));
+    image.flush(false).map_err(|error| error.to_string())?;
+    Ok(image)
+}
