@@ -57,6 +57,9 @@ pub trait Backend: Send + 'static {
         Vec::new()
     }
 
+    /// The driver accepted these feature bits.
+    fn accepted(&mut self, _features: u64) {}
+
     /// A descriptor that is readable when `woken` should run.
     fn poll_fd(&self) -> Option<RawFd>;
 
@@ -139,6 +142,10 @@ impl<B: Backend> VhostUserBackend for Adapter<B> {
         let start = offset as usize;
         let range = start..start.saturating_add(size as usize);
         self.config.get(range).map(<[u8]>::to_vec).unwrap_or_default()
+    }
+
+    fn acked_features(&self, features: u64) {
+        self.backend().accepted(features);
     }
 
     fn update_memory(&self, _memory: Memory) -> io::Result<()> {
