@@ -4,17 +4,24 @@
 //! (signals and the way out),
 //! then one module a kind. How they are started and what they promise: `docs/devices.md`.
 
+pub mod batch;
 pub mod block;
 pub mod chardev;
+pub mod early_enable;
 pub mod front_end;
 pub mod lifetime;
+pub mod net;
 pub mod options;
 pub mod relay;
 pub mod rings;
+pub mod rng;
 pub mod serve;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+
+/// Kinds of device, for messages.
+const KINDS: &str = "block, chardev, net, rng";
 
 /// Runs `reprise device KIND …`; `args` starts with KIND.
 pub fn run(mut args: impl Iterator<Item = OsString>) -> ExitCode {
@@ -22,8 +29,10 @@ pub fn run(mut args: impl Iterator<Item = OsString>) -> ExitCode {
     let result = match kind.as_deref().and_then(|kind| kind.to_str()) {
         Some("block") => block::run(args),
         Some("chardev") => chardev::run(args),
-        Some(other) => Err(format!("no device of kind '{other}'; there is: block, chardev")),
-        None => Err("which kind of device? there is: block, chardev".to_string()),
+        Some("net") => net::run(args),
+        Some("rng") => rng::run(args),
+        Some(other) => Err(format!("no device of kind '{other}'; there are: {KINDS}")),
+        None => Err(format!("which kind of device? there are: {KINDS}")),
     };
     lifetime::clean_up();
     match result {

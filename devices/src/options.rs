@@ -43,6 +43,27 @@ impl Options {
         last
     }
 
+    /// Takes all values of `key`, in order.
+    pub fn take_all(&mut self, key: &str) -> Vec<String> {
+        let mut values = Vec::new();
+        self.pairs.retain_mut(|(name, value)| {
+            let found = name == key;
+            if found {
+                values.push(std::mem::take(value));
+            }
+            !found
+        });
+        values
+    }
+
+    /// Refuses the first of `keys` that is there, for the reason `why`.
+    pub fn refuse(&self, keys: &[&str], why: &str) -> Result<(), String> {
+        match self.pairs.iter().find(|(name, _)| keys.contains(&name.as_str())) {
+            Some((key, _)) => Err(format!("{}: '{key}' {why}", self.context)),
+            None => Ok(()),
+        }
+    }
+
     /// Takes `key`, which must be there.
     pub fn take_required(&mut self, key: &str) -> Result<String, String> {
         self.take(key).ok_or_else(|| format!("{}: '{key}' is missing", self.context))

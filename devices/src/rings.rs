@@ -77,7 +77,7 @@ impl Request {
     }
 }
 
-fn outside_of_memory(error: vm_memory::GuestMemoryError) -> String {
+pub(crate) fn outside_of_memory(error: vm_memory::GuestMemoryError) -> String {
     format!("the driver's buffer is not in its memory: {error}")
 }
 
@@ -92,7 +92,12 @@ pub fn pop(queues: &Queues, ring: &Ring, direction: Direction) -> Option<Request
     pop_locked(queues, &mut ring.get_mut(), direction)
 }
 
-fn pop_locked(queues: &Queues, state: &mut VringState<Memory>, direction: Direction) -> Option<Request> {
+/// As `pop`, on a ring that the caller has locked.
+pub(crate) fn pop_locked(
+    queues: &Queues,
+    state: &mut VringState<Memory>,
+    direction: Direction,
+) -> Option<Request> {
     if !state.is_enabled() || !state.get_queue().ready() {
         return None;
     }
@@ -127,7 +132,7 @@ pub fn complete(ring: &Ring, head: u16, length: usize) -> Result<(), String> {
     ring.add_used(head, length).map_err(cannot_use)
 }
 
-fn cannot_use(error: virtio_queue::Error) -> String {
+pub(crate) fn cannot_use(error: virtio_queue::Error) -> String {
     format!("cannot use the driver's ring: {error}")
 }
 
