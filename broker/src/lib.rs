@@ -1,13 +1,17 @@
 //! The broker: command line, process tree, monitor, and the order of all events.
 //!
-//! Reading order: `cli` (what the user said), `streams` and `machine` (what is built from it), `run` (the flows),
+//! Reading order: `cli` (what the user said), `wiring` (streams, disks, networks) and `machine` (what is built from it),
+//! `run` (the flows),
 //! `launch` (the tree of processes), `sequence` (the one loop that orders events), `journal` (where its inputs come
 //! from and go to), `hmp` (the monitor).
 
 pub mod cli;
+pub mod consoles;
 pub mod demo;
 pub mod demo_guest;
+pub mod disks;
 pub mod exit;
+pub mod functions;
 pub mod hmp;
 pub mod host_clock;
 pub mod images;
@@ -17,11 +21,15 @@ pub mod launch;
 pub mod logging;
 pub mod machine;
 pub mod monitor_port;
+pub mod networks;
 pub mod pidfile;
+pub mod places;
+pub mod recorded_functions;
 pub mod run;
 pub mod sequence;
 pub mod streams;
 pub mod verify;
+pub mod wiring;
 
 use cli::Command;
 use cli::subcommand::Subcommand;

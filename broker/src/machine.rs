@@ -8,7 +8,7 @@ use crate::cli::icount::Shift;
 use crate::cli::options::Options;
 use crate::cli::rtc::RtcBase;
 use crate::host_clock::HostTime;
-use crate::streams::Streams;
+use crate::wiring::Wiring;
 use replay::difference;
 use replay::machine::{Boot, Clock, CpuChoice, Machine};
 use std::path::Path;
@@ -21,7 +21,7 @@ pub const RAM_BYTES_DEFAULT: u64 = 128 << 20;
 pub const AUTO_SHIFT_START: u8 = 3;
 
 /// The machine that a command line describes.
-pub fn new_machine(options: &Options, streams: &Streams, time: HostTime) -> Result<Machine, CliError> {
+pub fn new_machine(options: &Options, wiring: &Wiring, time: HostTime) -> Result<Machine, CliError> {
     let kernel = options.kernel.as_deref().ok_or_else(|| {
         CliError("-kernel is missing: there is no firmware yet that could boot anything else".to_owned())
     })?;
@@ -44,13 +44,13 @@ pub fn new_machine(options: &Options, streams: &Streams, time: HostTime) -> Resu
             cmdline: options.append.clone().unwrap_or_default(),
         },
         clock: Clock { shift, auto, sleep: options.icount.sleep.unwrap_or(true), rtc_base },
-        uarts: streams.uarts.clone(),
-        devices: streams.devices.clone(),
-        functions: Vec::new(),
+        uarts: wiring.uarts.clone(),
+        devices: wiring.devices.clone(),
+        functions: wiring.functions.clone(),
         no_reboot: options.no_reboot,
         no_shutdown: options.no_shutdown,
         debug_exit_port: options.debug_exit_port,
-        debug_console: streams.debug_console,
+        debug_console: wiring.debug_console,
         uuid: options.uuid.clone(),
     })
 }
@@ -70,8 +70,10 @@ fn clock_rate(options: &Options) -> (u8, bool) {
 /// The recorded machine with what a replay's command line says over it.
 ///
 /// What depends on the host's clock at the start of the recording is not said again: `-rtc base=utc` is what it was.
-pub fn over_recorded(options: &Options, recorded: &Machine) -> Result<Machine, CliError> {
+pub fn over_recorded(options: &Options, wiring: &Wiring, recorded: &Machine) -> Result<Machine, CliError> {
     let mut machine = recorded.clone();
+    machine.devices.clone_from(&wiring.devices);
+    machine.functions.clone_from(&wiring.functions);
     machine.ram_bytes = options.ram_bytes.unwrap_or(machine.ram_bytes);
     machine.cpu = options.cpu.clone().unwrap_or(machine.cpu);
     if options.icount.shift.is_some() {
@@ -93,6 +95,17 @@ pub fn over_recorded(options: &Options, recorded: &Machine) -> Result<Machine, C
     machine.debug_exit_port = options.debug_exit_port.or(machine.debug_exit_port);
     machine.uuid = options.uuid.clone().or(machine.uuid);
     Ok(machine)
+}
+
+/// Fails when a machine cannot be recorded.
+pub fn check_recordable(machine: &Machine) -> Result<(), CliError> {
+    match machine.functions.iter().find(|function| !function.window) {
+        None => Ok(()),
+        Some(function) => Err(CliError(format!(
+            "device '{}': window=off gives its back-end guest RAM itself; such a machine cannot be recorded",
+            function.id
+        ))),
+    }
 }
 
 /// Fails when a command line contradicts the recorded machine: every contradiction, by name, with both values.
@@ -121,8 +134,8 @@ pub(crate) mod tests {
     /// The machine of a command line, with a kernel.
     pub(crate) fn machine(line: &str) -> Machine {
         let options = options(&format!("-kernel /k {line}"));
-        let streams = Streams::of_new(&options).unwrap();
-        new_machine(&options, &streams, HostTime { utc: 1000, local: 4600 }).unwrap()
+        let wiring = Wiring::of_new(&options).unwrap();
+        new_machine(&options, &wiring, HostTime { utc: 1000, local: 4600 }).unwrap()
     }
 
     #[test]
@@ -146,15 +159,19 @@ pub(crate) mod tests {
     #[test]
     fn a_kernel_is_needed() {
         let options = options("-m 512");
-        let streams = Streams::of_new(&options).unwrap();
-        let error = new_machine(&options, &streams, HostTime { utc: 0, local: 0 }).unwrap_err();
+        let wiring = Wiring::of_new(&options).unwrap();
+        let error = new_machine(&options, &wiring, HostTime { utc: 0, local: 0 }).unwrap_err();
         assert!(error.0.contains("-kernel"));
     }
 
     #[test]
     fn a_contradiction_has_its_option_and_both_values() {
         let recorded = machine("-m 256 -append a -icount shift=auto -no-reboot");
-        let check = |line: &str| check_against(&recorded, &over_recorded(&options(line), &recorded).unwrap());
+        let check = |line: &str| {
+            let options = options(line);
+            let wiring = Wiring::of_replay(&options, &recorded, false)?;
+            check_against(&recorded, &over_recorded(&options, &wiring, &recorded)?)
+        };
         for (line, words) in [
             ("-m 320", ["-m", "RAM size", "256 MiB", "320 MiB"]),
             ("-append b", ["-append", "recorded", "\"a\"", "\"b\""]),

@@ -10,9 +10,11 @@ use crate::host_clock;
 use crate::images;
 use crate::inspect::InspectError;
 use crate::journal::{Journal, JournalError, Plain, Playback, Record};
+use crate::launch::back_end;
+use crate::launch::plan::Plan;
 use crate::launch::signals::Signals;
 use crate::launch::terminal::Terminal;
-use crate::launch::tree::{self, Plan, Tree};
+use crate::launch::tree::{self, Tree};
 use crate::launch::{HostError, LaunchError};
 use crate::logging::{self, LogSettings};
 use crate::machine;
@@ -21,13 +23,14 @@ use crate::pidfile::PidFile;
 use crate::sequence::Sequence;
 use crate::sequence::core::{Core, Facts};
 use crate::sequence::ending::End;
-use crate::streams::{Stream, Streams};
+use crate::streams::Stream;
+use crate::wiring::Wiring;
 use replay::difference::compare_image;
 use replay::event::Event;
 use replay::log::{Ending, Step};
 use replay::machine::Machine;
 use replay::manifest::{FORMAT, Manifest};
-use replay::recording::{Recording, RecordingError, Replace};
+use replay::recording::{Prepared, Recording, RecordingError, Replace};
 use replay::setup::Mode;
 use std::path::Path;
 
@@ -114,27 +117,27 @@ fn new_run(
     programs: &Programs,
 ) -> Result<End, RunError> {
     let time = host_clock::now();
-    let streams = Streams::of_new(options)?;
-    let machine = machine::new_machine(options, &streams, time)?;
+    let wiring = Wiring::of_new(options)?;
+    let machine = machine::new_machine(options, &wiring, time)?;
     (programs.check_cpu)(&machine.cpu).map_err(|why| CliError(format!("-cpu: {why}")))?;
+    if target.is_some() {
+        machine::check_recordable(&machine)?;
+    }
     images::check(&machine)?;
     let manifest = target.map(|target| manifest(&machine, target, time.utc, arguments)).transpose()?;
     let mode = if target.is_some() { Mode::Record } else { Mode::Plain };
-    let facts = facts(options, &machine, target.map(|target| (target.rr, time.utc)), &streams);
+    let facts = facts(options, &machine, target.map(|target| (target.rr, time.utc)), &wiring);
+    let prepared = target.map(|target| Prepared::new(&target.rr.file, target.replace)).transpose()?;
+    warn(options, &wiring);
+    let layered = prepared.as_ref().filter(|_| back_end::has_layers(&machine));
     let plan = Plan {
-        machine,
-        streams: streams.streams.clone(),
-        mode,
-        start_paused: options.start_paused,
-        digest_interval: target.map_or(0, |target| target.digest_interval),
-        log: log_settings(options)?,
+        layers: layered.map(Prepared::make_disks).transpose()?,
+        ..plan(machine, wiring, mode, options, target.map_or(0, |target| target.digest_interval))?
     };
-    warn(options, &streams);
     run(&plan, options, facts, &mut |_| {}, || {
-        let Some((target, manifest)) = target.zip(manifest) else { return Ok(Box::new(Plain)) };
+        let Some((prepared, manifest)) = prepared.zip(manifest) else { return Ok(Box::new(Plain)) };
         // Only now, when everything can start, may a recording be replaced.
-        let recording = Recording::create(&target.rr.file, target.replace, manifest)?;
-        Ok(Box::new(Record::create(recording)?))
+        Ok(Box::new(Record::create(prepared.create(manifest)?)?))
     })
 }
 
@@ -178,13 +181,13 @@ pub fn replay(options: &Options, path: &Path, snapshot: Option<&str>, show: bool
         let has = recorded.as_deref().unwrap_or("none");
         return Err(CliError(format!("rrsnapshot={asked}: the recording's snapshot is {has}")).into());
     }
-    let streams = Streams::of_replay(options, &manifest.machine, show)?;
-    let machine = recorded_machine(options, &manifest)?;
+    let wiring = Wiring::of_replay(options, &manifest.machine, show)?;
+    let machine = recorded_machine(options, &wiring, &manifest)?;
     let journal = Playback::open(recording)?;
     let rr = RecordReplay { record: false, file: path.to_owned(), snapshot: manifest.snapshot_tag.clone() };
-    let facts = facts(options, &machine, Some((&rr, manifest.created_unix_s)), &streams);
-    warn(options, &streams);
-    let plan = replay_plan(machine, streams, &manifest, options)?;
+    let facts = facts(options, &machine, Some((&rr, manifest.created_unix_s)), &wiring);
+    warn(options, &wiring);
+    let plan = plan(machine, wiring, Mode::Replay, options, manifest.digest_interval)?;
     run(&plan, options, facts, &mut |_| {}, || Ok(Box::new(journal)))
 }
 
@@ -206,8 +209,8 @@ pub fn verify(path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Verifie
     let recording = Recording::open(path)?;
     let manifest = recording.manifest().clone();
     let options = Options::default();
-    let machine = recorded_machine(&options, &manifest)?;
-    let streams = Streams::silent(&machine);
+    let wiring = Wiring::silent(&manifest.machine);
+    let machine = recorded_machine(&options, &wiring, &manifest)?;
     let digests = count_digests(&recording)?;
     let journal = Playback::open(recording)?;
     let ending = journal.ending().clone();
@@ -217,7 +220,7 @@ pub fn verify(path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Verifie
         Ending::Damaged(damage) => damage.from.0,
     };
     let mut reached = 0;
-    let plan = replay_plan(machine, streams, &manifest, &options)?;
+    let plan = plan(machine, wiring, Mode::Replay, &options, manifest.digest_interval)?;
     let end = run(
         &plan,
         &options,
@@ -232,19 +235,25 @@ pub fn verify(path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Verifie
     Ok(Verified { end, icount, digests, ending })
 }
 
-fn replay_plan(
+fn plan(
     machine: Machine,
-    streams: Streams,
-    manifest: &Manifest,
+    wiring: Wiring,
+    mode: Mode,
     options: &Options,
+    digest_interval: u64,
 ) -> Result<Plan, HostError> {
+    let Wiring { streams, limits, servers, .. } = wiring;
     Ok(Plan {
         machine,
-        streams: streams.streams,
-        mode: Mode::Replay,
+        streams,
+        mode,
         start_paused: options.start_paused,
-        digest_interval: manifest.digest_interval,
+        digest_interval,
         log: log_settings(options)?,
+        layers: None,
+        limits,
+        servers,
+        captures: Vec::new(),
     })
 }
 
@@ -253,8 +262,8 @@ fn log_settings(options: &Options) -> Result<LogSettings, HostError> {
 }
 
 /// The recorded machine, after comparing what was given with what was recorded.
-fn recorded_machine(options: &Options, manifest: &Manifest) -> Result<Machine, CliError> {
-    let machine = machine::over_recorded(options, &manifest.machine)?;
+fn recorded_machine(options: &Options, wiring: &Wiring, manifest: &Manifest) -> Result<Machine, CliError> {
+    let machine = machine::over_recorded(options, wiring, &manifest.machine)?;
     machine::check_against(&manifest.machine, &machine)?;
     for (option, path, recorded) in [
         ("-kernel", &machine.boot.kernel, &manifest.kernel),
@@ -268,14 +277,14 @@ fn recorded_machine(options: &Options, manifest: &Manifest) -> Result<Machine, C
     Ok(machine)
 }
 
-fn facts(options: &Options, machine: &Machine, rr: Option<(&RecordReplay, i64)>, streams: &Streams) -> Facts {
+fn facts(options: &Options, machine: &Machine, rr: Option<(&RecordReplay, i64)>, wiring: &Wiring) -> Facts {
     let tag = |(rr, unix_s): (&RecordReplay, i64)| rr.snapshot.clone().map(|tag| (tag, unix_s));
     Facts {
         name: options.name.clone(),
         uuid: machine.uuid.clone(),
         recording: rr.map(|(rr, _)| rr.file.display().to_string()).unwrap_or_default(),
         start_snapshot: rr.and_then(tag),
-        chardevs: streams
+        chardevs: wiring
             .streams
             .iter()
             .map(|Stream { chardev, .. }| (chardev.id.clone(), chardev.filename()))
@@ -284,8 +293,8 @@ fn facts(options: &Options, machine: &Machine, rr: Option<(&RecordReplay, i64)>,
     }
 }
 
-fn warn(options: &Options, streams: &Streams) {
-    for warning in options.warnings.iter().chain(&streams.warnings) {
+fn warn(options: &Options, wiring: &Wiring) {
+    for warning in options.warnings.iter().chain(&wiring.warnings) {
         eprintln!("reprise: warning: {warning}");
     }
 }

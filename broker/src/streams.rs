@@ -32,6 +32,8 @@ pub struct Streams {
     pub debug_console: Option<(u16, u16)>,
     /// Lines for the user.
     pub warnings: Vec<String>,
+    /// Names of sockets that are no streams: vhost-user back-ends have them.
+    pub sockets: Vec<String>,
 }
 
 /// A use of a stream.
@@ -42,9 +44,9 @@ enum User {
 }
 
 impl Streams {
-    /// The streams of a machine that is made new.
-    pub fn of_new(options: &Options) -> Result<Streams, CliError> {
-        let (serials, monitors) = with_defaults(options);
+    /// The streams of the serial ports and the debug console of a machine that is made new.
+    pub fn of_ports(options: &Options) -> Result<Streams, CliError> {
+        let (serials, _) = with_defaults(options);
         let mut streams = Streams::default();
         for (number, target) in serials.iter().enumerate() {
             let uart = streams.add_device(options, &format!("serial{number}"), target)?;
@@ -55,14 +57,13 @@ impl Streams {
         {
             streams.debug_console = Some((console.port, device));
         }
-        streams.add_monitors(options, &monitors)?;
         Ok(streams)
     }
 
-    /// The streams of a replay: the machine is `recorded`, only where its output goes is free.
+    /// The same of a replay: the machine is `recorded`, only where its output goes is free.
     /// `show` sends the first serial port to stdout when nothing else is said.
-    pub fn of_replay(options: &Options, recorded: &Machine, show: bool) -> Result<Streams, CliError> {
-        let (mut serials, monitors) = with_defaults(options);
+    pub fn of_replayed_ports(options: &Options, recorded: &Machine, show: bool) -> Result<Streams, CliError> {
+        let (mut serials, _) = with_defaults(options);
         if options.serials.is_empty() && !options.nographic {
             serials.clear();
         }
@@ -114,18 +115,12 @@ impl Streams {
             }
             (_, None) => {}
         }
-        streams.add_monitors(options, &monitors)?;
         Ok(streams)
     }
 
-    /// No streams at all: a replay that shows nothing.
-    pub fn silent(recorded: &Machine) -> Streams {
-        Streams {
-            uarts: recorded.uarts.clone(),
-            devices: recorded.devices.clone(),
-            debug_console: recorded.debug_console,
-            ..Streams::default()
-        }
+    /// Connects `device` to its stream.
+    pub fn serve(&mut self, options: &Options, target: &Target, device: u16) -> Result<(), CliError> {
+        self.use_target(options, target, User::Device(device))
     }
 
     fn add_device(&mut self, options: &Options, id: &str, target: &Target) -> Result<Option<u16>, CliError> {
@@ -138,11 +133,16 @@ impl Streams {
         Ok(Some(device))
     }
 
-    fn add_monitors(&mut self, options: &Options, monitors: &[Target]) -> Result<(), CliError> {
-        for target in monitors {
+    /// Connects the monitors, when everything else is connected.
+    pub fn add_monitors(&mut self, options: &Options) -> Result<(), CliError> {
+        let (_, monitors) = with_defaults(options);
+        for target in &monitors {
             self.use_target(options, target, User::Monitor)?;
         }
-        for chardev in &options.chardevs {
+        if let Some(stream) = self.streams.iter().find(|stream| self.sockets.contains(&stream.chardev.id)) {
+            return Err(CliError(format!("Device '{}' is in use", stream.chardev.id)));
+        }
+        for chardev in options.chardevs.iter().filter(|chardev| !self.sockets.contains(&chardev.id)) {
             if !self.streams.iter().any(|stream| stream.chardev.id == chardev.id) {
                 self.warnings.push(format!("-chardev {}: nothing uses it; it is not opened", chardev.id));
             }
@@ -258,7 +258,7 @@ mod tests {
 
     /// Each stream as `id kind device monitor`.
     fn shape(line: &str) -> Result<Vec<String>, String> {
-        let streams = Streams::of_new(&options(line)).map_err(|error| error.0)?;
+        let streams = crate::wiring::Wiring::of_new(&options(line)).map_err(|error| error.0)?;
         Ok(streams.streams.iter().map(describe).collect())
     }
 
@@ -293,7 +293,7 @@ mod tests {
         ] {
             assert_eq!(shape(line).unwrap_err(), message, "{line}");
         }
-        let streams = Streams::of_new(&options("-chardev null,id=c")).unwrap();
+        let streams = crate::wiring::Wiring::of_new(&options("-chardev null,id=c")).unwrap();
         assert!(streams.warnings[0].contains('c'));
     }
 
@@ -302,7 +302,8 @@ mod tests {
         let recorded = crate::machine::tests::machine("-serial stdio -serial none");
         assert_eq!(recorded.uarts, [Some(0), None]);
         let shape = |line: &str, show| {
-            let streams = Streams::of_replay(&options(line), &recorded, show).map_err(|error| error.0)?;
+            let streams = crate::wiring::Wiring::of_replay(&options(line), &recorded, show);
+            let streams = streams.map_err(|error| error.0)?;
             Ok::<_, String>(streams.streams.iter().map(describe).collect::<Vec<_>>())
         };
         assert_eq!(shape("-serial file:x", false).unwrap(), ["serial0 file Some(0) false"]);

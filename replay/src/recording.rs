@@ -15,8 +15,10 @@ use thiserror::Error;
 const MANIFEST: &str = "manifest.json";
 const MANIFEST_NEW: &str = "manifest.json.new";
 const LOG: &str = "events.log";
+const DISKS: &str = "disks";
+const DISKS_NEW: &str = "disks.new";
 /// Everything a recording may consist of. The manifest goes first: without it the rest is no recording.
-const PARTS: [&str; 6] = [MANIFEST, MANIFEST_NEW, LOG, "disks", "snapshots", "pages"];
+const PARTS: [&str; 6] = [MANIFEST, MANIFEST_NEW, LOG, DISKS, "snapshots", "pages"];
 
 /// What to do with a recording that is there already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +27,15 @@ pub enum Replace {
     Yes,
     /// Refuse.
     No,
+}
+
+/// A place for a recording, locked. What was recorded there before is still there.
+#[derive(Debug)]
+pub struct Prepared {
+    path: PathBuf,
+    lock: Option<Flock<File>>,
+    /// The directory was made for it.
+    is_new: bool,
 }
 
 /// A recording's directory and manifest.
@@ -96,27 +107,7 @@ impl Recording {
     ///
     /// An empty directory is taken as it is. Any other thing than a recording in its place is refused.
     pub fn create(path: &Path, replace: Replace, manifest: Manifest) -> Result<Recording, RecordingError> {
-        let host = |action, source| RecordingError::Host { action, path: path.into(), source };
-        match fs::metadata(path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                let made = DirBuilder::new().mode(0o700).create(path);
-                made.map_err(|error| host("create the recording", error))?;
-            }
-            Err(error) => return Err(host("look at", error)),
-            Ok(metadata) if !metadata.is_dir() => return Err(RecordingError::IsFile(path.into())),
-            Ok(_) => check_replaceable(path, replace)?,
-        }
-        let directory = File::open(path).map_err(|error| host("open the recording", error))?;
-        let lock = match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => lock,
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) => return Err(RecordingError::Busy(path.into())),
-            Err((_, errno)) => return Err(host("lock the recording", errno.into())),
-        };
-        remove_parts(path)?;
-        let set = fs::set_permissions(path, Permissions::from_mode(0o700));
-        set.map_err(|error| host("protect the recording", error))?;
-        write_manifest(path, &manifest)?;
-        Ok(Recording { path: path.into(), manifest, _lock: Some(lock) })
+        Prepared::new(path, replace)?.create(manifest)
     }
 
     /// Opens a recording to read it.
@@ -158,6 +149,16 @@ impl Recording {
     /// What the recording says about itself.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// Where the layers of disks are: what the guest wrote.
+    pub fn disks_path(&self) -> PathBuf {
+        self.path.join(DISKS)
+    }
+
+    /// Keeps recorders away while what is returned lives; fails when there is one.
+    pub fn lock(&self) -> Result<Flock<File>, RecordingError> {
+        lock(&self.path)
     }
 
     /// Where the log is.
@@ -202,11 +203,83 @@ impl Recording {
     }
 }
 
+impl Prepared {
+    /// Finds out whether a recording can be made here, and makes its directory if there is none.
+    pub fn new(path: &Path, replace: Replace) -> Result<Prepared, RecordingError> {
+        let host = |action, source| RecordingError::Host { action, path: path.into(), source };
+        let is_new = match fs::metadata(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let made = DirBuilder::new().mode(0o700).create(path);
+                made.map_err(|error| host("create the recording", error))?;
+                true
+            }
+            Err(error) => return Err(host("look at", error)),
+            Ok(metadata) if !metadata.is_dir() => return Err(RecordingError::IsFile(path.into())),
+            Ok(_) => {
+                check_replaceable(path, replace)?;
+                false
+            }
+        };
+        let lock = lock(path)?;
+        Ok(Prepared { path: path.into(), lock: Some(lock), is_new })
+    }
+
+    /// Makes an empty directory for the layers of the new recording's disks. Files in it may stay open when the
+    /// recording is created.
+    pub fn make_disks(&self) -> Result<PathBuf, RecordingError> {
+        let path = self.path.join(DISKS_NEW);
+        remove(&path)?;
+        let made = DirBuilder::new().mode(0o700).create(&path);
+        made.map_err(|source| RecordingError::Host { action: "create", path: path.clone(), source })?;
+        Ok(path)
+    }
+
+    /// Replaces what is there by a new recording.
+    pub fn create(mut self, manifest: Manifest) -> Result<Recording, RecordingError> {
+        let path = self.path.clone();
+        let host = |action, source| RecordingError::Host { action, path: path.clone(), source };
+        PARTS.iter().try_for_each(|part| remove(&path.join(part)))?;
+        let set = fs::set_permissions(&path, Permissions::from_mode(0o700));
+        set.map_err(|error| host("protect the recording", error))?;
+        match fs::rename(path.join(DISKS_NEW), path.join(DISKS)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(host("put the disks into the recording", error));
+            }
+            Ok(()) | Err(_) => {}
+        }
+        write_manifest(&path, &manifest)?;
+        Ok(Recording { path, manifest, _lock: self.lock.take() })
+    }
+}
+
+impl Drop for Prepared {
+    /// A recording that did not come to be leaves nothing behind.
+    fn drop(&mut self) {
+        if self.lock.is_some() {
+            let _ = remove(&self.path.join(DISKS_NEW));
+            if self.is_new {
+                // Only if nothing else is in it.
+                let _ = fs::remove_dir(&self.path);
+            }
+        }
+    }
+}
+
+fn lock(path: &Path) -> Result<Flock<File>, RecordingError> {
+    let host = |action, source| RecordingError::Host { action, path: path.into(), source };
+    let directory = File::open(path).map_err(|error| host("open the recording", error))?;
+    match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(lock),
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(RecordingError::Busy(path.into())),
+        Err((_, errno)) => Err(host("lock the recording", errno.into())),
+    }
+}
+
 fn check_replaceable(path: &Path, replace: Replace) -> Result<(), RecordingError> {
     let names = fs::read_dir(path)
         .and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>())
         .map_err(|source| RecordingError::Host { action: "list", path: path.into(), source })?;
-    let is_part = |name: &std::ffi::OsString| PARTS.iter().any(|part| name == part);
+    let is_part = |name: &std::ffi::OsString| name == DISKS_NEW || PARTS.iter().any(|part| name == part);
     if !names.iter().any(|name| name == MANIFEST) && !names.iter().all(is_part) {
         return Err(RecordingError::OtherDirectory(path.into()));
     }
@@ -216,18 +289,15 @@ fn check_replaceable(path: &Path, replace: Replace) -> Result<(), RecordingError
     Ok(())
 }
 
-fn remove_parts(path: &Path) -> Result<(), RecordingError> {
-    for part in PARTS.map(|name| path.join(name)) {
-        // A link is removed, never followed.
-        let removed = match fs::symlink_metadata(&part) {
-            Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(&part),
-            Ok(_) => fs::remove_file(&part),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
-        };
-        removed.map_err(|source| RecordingError::Host { action: "replace", path: part, source })?;
-    }
-    Ok(())
+/// Removes a file or a directory with all that is in it. A link is removed, never followed.
+fn remove(part: &Path) -> Result<(), RecordingError> {
+    let removed = match fs::symlink_metadata(part) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(part),
+        Ok(_) => fs::remove_file(part),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    };
+    removed.map_err(|source| RecordingError::Host { action: "replace", path: part.into(), source })
 }
 
 fn write_manifest(directory: &Path, manifest: &Manifest) -> Result<(), RecordingError> {
@@ -322,6 +392,27 @@ mod tests {
         fs::create_dir(&empty).unwrap();
         make(&empty, Replace::No).unwrap();
         assert_eq!(mode(&empty), 0o700);
+    }
+
+    #[test]
+    fn what_was_recorded_stays_until_a_new_one_is_made() {
+        let (_guard, path) = place();
+        drop(make(&path, Replace::No).unwrap());
+        let prepared = Prepared::new(&path, Replace::Yes).unwrap();
+        let disks = prepared.make_disks().unwrap();
+        assert_eq!(mode(&disks), 0o700);
+        fs::write(disks.join("d.qcow2"), "new").unwrap();
+        assert!(matches!(Prepared::new(&path, Replace::Yes), Err(RecordingError::Busy(_))));
+        drop(prepared);
+        assert!(!disks.exists() && Recording::open(&path).is_ok());
+        let prepared = Prepared::new(&path, Replace::Yes).unwrap();
+        fs::write(prepared.make_disks().unwrap().join("d.qcow2"), "new").unwrap();
+        let recording = prepared.create(example()).unwrap();
+        assert_eq!(fs::read(recording.disks_path().join("d.qcow2")).unwrap(), b"new");
+        assert!(!disks.exists());
+        let other = path.join("other");
+        drop(Prepared::new(&other, Replace::No).unwrap());
+        assert!(!other.exists());
     }
 
     #[test]

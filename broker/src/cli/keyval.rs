@@ -78,6 +78,15 @@ impl KeyValues {
         }
     }
 
+    /// Takes all that is left, in order; a bare word is a switch that is on.
+    pub fn into_pairs(self) -> Vec<(String, String)> {
+        let text = |value| match value {
+            Value::Text(text) => text,
+            Value::Bare => "on".to_owned(),
+        };
+        self.pairs.into_iter().map(|(key, value)| (key, text(value))).collect()
+    }
+
     /// Fails when a key is left that no one took.
     pub fn finish(self) -> Result<(), String> {
         match self.pairs.first() {

@@ -4,16 +4,24 @@
 //! lists), then the values that need a file of their own. Nothing here opens a file or starts a process, and
 //! nothing is ignored in silence: what is not supported is an error that names it.
 
+pub mod block;
 pub mod chardev;
+pub mod device;
+pub mod drive;
 pub mod icount;
+pub mod id;
 pub mod keyval;
+pub mod net;
+pub mod object;
 pub mod options;
 pub mod refused;
 pub mod rtc;
 mod set;
+mod set_hardware;
 pub mod size;
 pub mod subcommand;
 pub mod table;
+pub mod tree;
 
 use options::Options;
 use subcommand::Subcommand;

@@ -2,8 +2,13 @@
 //!
 //! Everything is optional: a replay takes what is not said from the recording and refuses what contradicts it.
 
+use super::block::Node;
 use super::chardev::{Chardev, Target};
+use super::device::DeviceOption;
+use super::drive::Place;
 use super::icount::IcountOption;
+use super::net::{NetOption, Netdev};
+use super::object::Object;
 use super::rtc::RtcBase;
 use replay::machine::CpuChoice;
 use std::path::PathBuf;
@@ -35,6 +40,24 @@ pub struct Options {
     pub debug_console: Option<DebugConsole>,
     /// I/O port of `-device isa-debug-exit`.
     pub debug_exit_port: Option<u16>,
+    /// `-drive` and `-blockdev`, in order.
+    pub nodes: Vec<Node>,
+    /// Interfaces and indexes of the `-drive`s.
+    pub drive_places: Vec<Place>,
+    /// `-snapshot`.
+    pub snapshot: bool,
+    /// `-netdev`, in order, and those of `-nic`.
+    pub netdevs: Vec<Netdev>,
+    /// `-net`, in order.
+    pub nets: Vec<NetOption>,
+    /// Number of `-nic` options.
+    pub nic_count: usize,
+    /// `-object`, in order.
+    pub objects: Vec<Object>,
+    /// `-device`, and what other options bring with them, in order.
+    pub devices: Vec<DeviceOption>,
+    /// `-action device-exit=`: what happens when a device process ends.
+    pub on_device_exit: DeviceExit,
     /// `-S`.
     pub start_paused: bool,
     /// `-no-reboot`.
@@ -57,6 +80,16 @@ pub struct Options {
     pub log_file: Option<PathBuf>,
     /// Lines for the user about what is accepted without having its full effect.
     pub warnings: Vec<String>,
+}
+
+/// What happens when a device process ends by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceExit {
+    /// The run ends.
+    #[default]
+    Shutdown,
+    /// The machine stops until `device_restart` and `cont`.
+    Pause,
 }
 
 /// A debug console.

@@ -16,9 +16,11 @@ pub fn help_of(name: &str) -> Option<String> {
         "cpu" => format!("Available CPUs:\n  {}\n", CPU_MODELS.join("\n  ")),
         "machine" => "Supported machines are:\npc    Standard PC (default)\nq35   the same\n".to_owned(),
         "accel" => "Accelerators supported:\ntcg\n".to_owned(),
-        "device" => {
-            "isa-debug-exit  iobase=PORT iosize=N\nisa-debugcon    iobase=PORT chardev=ID\n".to_owned()
-        }
+        "device" => super::set_hardware::device_help(),
+        "netdev" => super::net::help(),
+        "object" => super::object::HELP.to_owned(),
+        "drive" | "blockdev" => format!("Supported formats and drivers: {}\n", super::block::DRIVERS),
+        "net" | "nic" => "Supported NIC models:\nvirtio-net-pci\n".to_owned(),
         "chardev" => {
             "Available chardev backend types:\n  null\n  stdio\n  file\n  pipe\n  pty\n  serial\n  socket\n"
                 .to_owned()
@@ -145,50 +147,6 @@ pub(super) fn append(options: &mut Options, value: &str) -> Result<(), String> {
 pub(super) fn icount(options: &mut Options, value: &str) -> Result<(), String> {
     options.icount = icount_option::parse(value)?;
     Ok(())
-}
-
-pub(super) fn drive(options: &mut Options, value: &str) -> Result<(), String> {
-    let mut list = KeyValues::parse(value, None)?;
-    let mut words = Vec::new();
-    for key in ["id", "file"] {
-        if let Some(text) = list.take(key)? {
-            words.push(format!("{key} '{text}'"));
-        }
-    }
-    let what = if words.is_empty() { value.to_owned() } else { words.join(", ") };
-    options.warnings.push(format!("-drive: disks are not supported yet; the guest does not see {what}"));
-    Ok(())
-}
-
-pub(super) fn device(options: &mut Options, value: &str) -> Result<(), String> {
-    let mut list = KeyValues::parse(value, Some("driver"))?;
-    let driver = list.take("driver")?.unwrap_or_default();
-    let port = |list: &mut KeyValues, default: u16| match list.take_number("iobase")? {
-        None => Ok(default),
-        Some(port) => u16::try_from(port).map_err(|_| format!("iobase={port:#x} is beyond 0xffff")),
-    };
-    match driver.as_str() {
-        "isa-debug-exit" => {
-            options.debug_exit_port = Some(port(&mut list, 0x501)?);
-            if let Some(size @ 0 | size @ 5..) = list.take_number("iosize")? {
-                return Err(format!("iosize={size}: expected 1 to 4"));
-            }
-        }
-        "isa-debugcon" => {
-            let port = port(&mut list, 0xe9)?;
-            let target = Target::Named(list.take("chardev")?.ok_or("chardev= is missing")?);
-            if options.debug_console.replace(DebugConsole { port, target }).is_some() {
-                return Err("only one debug console".to_owned());
-            }
-        }
-        _ => return Err(format!("'{driver}' is not supported yet")),
-    }
-    list.take("id")?;
-    list.finish()
-}
-
-pub(super) fn no_network(_: &mut Options, value: &str) -> Result<(), String> {
-    if value == "none" { Ok(()) } else { Err("not supported yet; only none".to_owned()) }
 }
 
 pub(super) fn chardev(options: &mut Options, value: &str) -> Result<(), String> {

@@ -226,7 +226,7 @@ mod tests {
         assert_eq!(recording, PathBuf::from("d"));
         assert!(options.start_paused);
         assert!(sub("replay").is_err());
-        assert!(sub("replay d e").is_err());
+        assert!(sub("replay d e f").is_err());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The table of options: one row each, with its argument, its help and the function that reads it.
 
 use super::options::Options;
-use super::{CliError, VERSION, refused, set};
+use super::{CliError, VERSION, refused, set, set_hardware};
 use std::fmt::Write as _;
 
 /// Reads one option's argument (empty for an option without one) into the options.
@@ -46,9 +46,23 @@ pub const ROWS: &[Row] = &[
     row(&["append"], "TEXT", "command line of the kernel", set::append),
     row(&["icount"], "[shift=N|auto][,sleep=on|off][,rr=record|replay,rrfile=DIR[,rrsnapshot=TAG]]",
         "guest time by instructions, 2^N ns each; record to or replay from DIR", set::icount),
-    row(&["drive"], "...", "accepted with a warning: the guest does not see disks yet", set::drive),
-    row(&["device"], "isa-debug-exit|isa-debugcon[,...]", "debug devices: iobase=, iosize=, chardev=", set::device),
-    row(&["net", "nic"], "none", "no network", set::no_network),
+    row(&["drive"], "[file=F][,format=raw|qcow2][,if=virtio|none|ide|scsi][,id=][,media=cdrom][,readonly=on][,snapshot=on]...",
+        "image and, but for if=none, its virtio-blk disk; driver=blkreplay,image=ID is accepted", set_hardware::drive),
+    row(&["blockdev"], "driver=file|raw|qcow2|null-co|memory|blkreplay,node-name=ID[,...]",
+        "block node, in this form or as JSON", set_hardware::blockdev),
+    row(&["hda"], "FILE", "first disk; as a bare FILE", set_hardware::hda),
+    row(&["hdb"], "FILE", "second disk", set_hardware::hdb),
+    row(&["hdc"], "FILE", "third disk", set_hardware::hdc),
+    row(&["hdd"], "FILE", "fourth disk", set_hardware::hdd),
+    row(&["cdrom"], "FILE", "third disk, read-only", set_hardware::cdrom),
+    row(&["snapshot"], "", "what the guest writes to its disks is thrown away", |o, _| on(&mut o.snapshot)),
+    row(&["device"], "DRIVER[,PROPERTY=...]", "device (-device help lists them)", set_hardware::device),
+    row(&["netdev"], "user|tap|stream|dgram|socket|vhost-user|none,id=ID[,...]", "the host's side of a network", set_hardware::netdev),
+    row(&["nic"], "user|...|none[,model=virtio-net-pci][,mac=]", "network card and its host side", set_hardware::nic),
+    row(&["net"], "nic|user|...|none", "network card or host side; without any there is no network", set_hardware::net),
+    row(&["object"], "rng-random|rng-builtin|filter-replay,id=ID[,...]", "source of entropy; filter of a network", set_hardware::object),
+    row(&["action"], "[device-exit=shutdown|pause][,reboot=reset|shutdown][,shutdown=poweroff|pause]",
+        "what follows when a device process ends, the guest resets or powers off", set_hardware::action),
     row(&["chardev"], "BACKEND,id=ID[,...]", "stream: null stdio file pipe pty serial socket", set::chardev),
     row(&["serial"], "DEV", "next serial port: stdio file:F pipe:F pty null none unix:P tcp:H:P telnet:H:P chardev:ID mon:DEV",
         set::serial),
@@ -80,9 +94,8 @@ pub fn parse(args: &[String]) -> Result<Parsed, CliError> {
     while let Some(word) = words.next() {
         let Some(name) = word.strip_prefix("--").or_else(|| word.strip_prefix('-')).filter(|n| !n.is_empty())
         else {
-            return Err(CliError(format!(
-                "{word}: disk images are not supported yet, and there is no such subcommand"
-            )));
+            bare_image(&mut options, word)?;
+            continue;
         };
         match name {
             "version" => return Ok(Parsed::Print(format!("{VERSION}\n"))),
@@ -110,6 +123,14 @@ pub fn parse(args: &[String]) -> Result<Parsed, CliError> {
         })?;
     }
     Ok(Parsed::Options(Box::new(options)))
+}
+
+/// A word without a dash is the image of the first disk.
+fn bare_image(options: &mut Options, word: &str) -> Result<(), CliError> {
+    if word == "-" || word == "--" || word.is_empty() {
+        return Err(CliError(format!("'{word}' is no option and no image")));
+    }
+    set_hardware::hda(options, word).map_err(|why| CliError(format!("{word}: {why}")))
 }
 
 fn unknown(name: &str) -> CliError {
@@ -181,8 +202,8 @@ mod tests {
         assert_eq!(options.append.as_deref(), Some("console=ttyS0 quiet panic=-1 job=boot"));
         assert!(matches!(&options.serials[..], [Target::New { monitor: false, .. }]));
         assert!(options.icount.record_replay.unwrap().record);
-        let [warning] = &options.warnings[..] else { panic!("{:?}", options.warnings) };
-        assert!(warning.contains("rr") && warning.contains("./empty.qcow2"), "{warning}");
+        assert_eq!(options.warnings, ["drive 'rr': the ide disk is attached as virtio-blk"]);
+        assert_eq!(options.devices.len(), 1);
     }
 
     #[test]
@@ -195,7 +216,7 @@ mod tests {
     #[test]
     fn what_is_not_supported_is_named() {
         for (words, message) in [
-            (&["-netdev", "user,id=n"][..], "-netdev: not supported yet"),
+            (&["-fda", "x"][..], "-fda: not supported yet"),
             (&["-s"], "-s: not supported yet"),
             (&["-qmp", "unix:q"], "-qmp: not supported yet"),
             (&["-loadvm", "x"], "-loadvm: not supported yet"),
@@ -204,13 +225,17 @@ mod tests {
             (&["-smp", "2"], "-smp 2: only one CPU yet"),
             (&["-m", "65G"], "-m 65G: at most 64 GiB"),
             (&["-icount", "shift=99"], "-icount shift=99: icount: Invalid shift value"),
-            (&["-device", "virtio-net-pci"], "-device virtio-net-pci: 'virtio-net-pci' is not supported yet"),
+            (
+                &["-device", "virtio-gpu-pci"],
+                "-device virtio-gpu-pci: 'virtio-gpu-pci' is not supported (-device help lists what is)",
+            ),
+            (&["-action", "panic=pause"], "-action panic=pause: panic=pause is not supported"),
+            (&["-hda", "a", "b"], "b: drive with if=ide and index=0 exists"),
+            (&["-netdev", "user"], "-netdev user: Parameter 'id' is missing"),
             (&["-display", "gtk"], "-display gtk: not supported; only none"),
-            (&["-net", "user"], "-net user: not supported yet; only none"),
         ] {
             assert_eq!(parse_words(words).unwrap_err(), message);
         }
-        assert!(parse_words(&["disk.img"]).unwrap_err().starts_with("disk.img: disk images"));
         assert!(parse_words(&["-"]).is_err());
     }
 

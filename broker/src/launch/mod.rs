@@ -1,9 +1,14 @@
 //! The tree of processes: started, watched, ended.
 //!
-//! Reading order: `tree` (what is started and how it is wired), `spawn` (one child), `signals`, `terminal`. A child gets
+//! Reading order: `plan` (what to start), `tree` (how it is wired), `back_end` (which program serves a device), `process`
+//! (one device process), `spawn` (one child), `signals`, `terminal`. A child gets
 //! only the descriptors it was given. None outlives the broker: each has a death signal.
 
+pub mod back_end;
 pub mod children;
+pub mod foreign;
+pub mod plan;
+pub mod process;
 pub mod signals;
 pub mod spawn;
 pub mod terminal;
@@ -43,6 +48,9 @@ pub enum LaunchError {
         /// It told the user why.
         said_why: bool,
     },
+    /// A back-end of somebody else is not there; one line for the user.
+    #[error("{0}")]
+    BackEnd(String),
     /// A signal ended the wait.
     #[error("terminated by signal {0} while starting")]
     Signal(i32),

@@ -1,0 +1,136 @@
+//! Which program serves a device, and with which arguments: a function of the run's mode and the device.
+//!
+//! What a device process does with its arguments is in docs/devices.md.
+
+use super::plan::Plan;
+use crate::cli::keyval::KeyValues;
+use replay::device::{DeviceKind, Disk, Image};
+use replay::machine::Machine;
+use replay::setup::Mode;
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+
+/// How a device gets its back-end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BackEnd {
+    /// It has none: a replay takes its data from the log.
+    None,
+    /// A stream, if there is one.
+    Stream,
+    /// `reprise device KIND …`.
+    Process(Program),
+    /// Somebody's vhost-user back-end, which listens here.
+    Connect(PathBuf),
+    /// Somebody's vhost-user back-end, which connects here.
+    Accept(PathBuf),
+}
+
+/// A device process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// `block`, `net` or `rng`.
+    pub kind: &'static str,
+    /// Its arguments, without those that every kind has.
+    pub arguments: Vec<String>,
+    /// Descriptors that this process itself was given for it.
+    pub inherited: Vec<RawFd>,
+}
+
+impl BackEnd {
+    /// The back-end of the device `index`.
+    pub fn of(plan: &Plan, index: u16) -> BackEnd {
+        let device = &plan.machine.devices[usize::from(index)];
+        let program = |kind, arguments, inherited| BackEnd::Process(Program { kind, arguments, inherited });
+        match &device.kind {
+            DeviceKind::Chardev => BackEnd::Stream,
+            DeviceKind::Block(disk) => {
+                program("block", block_arguments(plan, index, &device.id, disk), vec![])
+            }
+            _ if plan.mode == Mode::Replay => BackEnd::None,
+            DeviceKind::Net { netdev } => {
+                program("net", vec![format!("--netdev={netdev}")], inherited_of(netdev))
+            }
+            DeviceKind::Entropy { filename } => {
+                let mut arguments = vec![format!("--filename={filename}")];
+                if let Some(limit) = plan.limits.get(&index) {
+                    arguments.push(format!("--max-bytes={}", limit.bytes_max));
+                    arguments.push(format!("--period={}", limit.period_ms));
+                }
+                program("rng", arguments, vec![])
+            }
+            DeviceKind::Foreign { socket } if plan.servers.contains(&index) => {
+                BackEnd::Accept(socket.clone())
+            }
+            DeviceKind::Foreign { socket } => BackEnd::Connect(socket.clone()),
+        }
+    }
+}
+
+fn block_arguments(plan: &Plan, index: u16, id: &str, disk: &Disk) -> Vec<String> {
+    let mut arguments = Vec::new();
+    let mut add = |name: &str, value: String| arguments.push(format!("--{name}={value}"));
+    match &disk.image {
+        Image::File { path, format } => {
+            add("image", path.display().to_string());
+            if let Some(format) = format {
+                add("format", format.clone());
+            }
+        }
+        Image::Null { bytes } => {
+            add("driver", "null-co".to_owned());
+            add("size", bytes.to_string());
+        }
+        Image::Memory { bytes } => {
+            add("driver", "memory".to_owned());
+            add("size", bytes.to_string());
+        }
+    }
+    match (plan.mode, &plan.layers) {
+        _ if !writes_to_file(disk) => {}
+        (Mode::Record, Some(layers)) => {
+            add("layer", layers.join(format!("{id}.qcow2")).display().to_string());
+        }
+        // The layer of the recording holds what was written later than what a replay reads.
+        (Mode::Replay, _) => arguments.push("--snapshot".to_owned()),
+        (Mode::Plain, _) if disk.snapshot => arguments.push("--snapshot".to_owned()),
+        (Mode::Plain, _) => {}
+        (Mode::Record, None) => unreachable!("a recording has a place for layers"),
+    }
+    if disk.read_only {
+        arguments.push("--read-only".to_owned());
+    }
+    let mut add = |name: &str, value: String| arguments.push(format!("--{name}={value}"));
+    if let Some(serial) = &disk.serial {
+        add("serial", serial.clone());
+    }
+    add("num-queues", plan.machine.queue_count(index).to_string());
+    add("discard", if disk.discard { "unmap" } else { "ignore" }.to_owned());
+    add("cache", if disk.cache_unsafe { "unsafe" } else { "writeback" }.to_owned());
+    if let Some(bytes) = disk.logical_block_size {
+        add("logical-block-size", bytes.to_string());
+    }
+    arguments
+}
+
+fn writes_to_file(disk: &Disk) -> bool {
+    matches!(disk.image, Image::File { .. }) && !disk.read_only
+}
+
+/// Whether a recording of this machine has layers over disks.
+pub fn has_layers(machine: &Machine) -> bool {
+    machine
+        .devices
+        .iter()
+        .any(|device| matches!(&device.kind, DeviceKind::Block(disk) if writes_to_file(disk)))
+}
+
+/// Descriptors that a netdev names.
+fn inherited_of(netdev: &str) -> Vec<RawFd> {
+    let Ok(mut list) = KeyValues::parse(netdev, Some("type")) else { return vec![] };
+    let number = list.take_number("fd").ok().flatten();
+    number.and_then(|number| RawFd::try_from(number).ok()).into_iter().collect()
+}
+
+#[cfg(test)]
+#[path = "back_end_tests.rs"]
+mod tests;

@@ -1,0 +1,35 @@
+//! What to start.
+
+use crate::cli::device::RateLimit;
+use crate::logging::LogSettings;
+use crate::streams::Stream;
+use replay::machine::Machine;
+use replay::setup::Mode;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::PathBuf;
+
+/// A run: the machine and everything around it.
+#[derive(Debug)]
+pub struct Plan {
+    /// The machine.
+    pub machine: Machine,
+    /// Its streams.
+    pub streams: Vec<Stream>,
+    /// Where inputs come from.
+    pub mode: Mode,
+    /// `-S`.
+    pub start_paused: bool,
+    /// Instructions between two digests.
+    pub digest_interval: u64,
+    /// What the children log.
+    pub log: LogSettings,
+    /// Where a recording's disks are written.
+    pub layers: Option<PathBuf>,
+    /// Limits of sources of entropy, by device.
+    pub limits: BTreeMap<u16, RateLimit>,
+    /// Devices whose vhost-user back-end connects to us.
+    pub servers: BTreeSet<u16>,
+    /// Packet captures: number of a function, and where its traffic goes.
+    pub captures: Vec<(u16, File)>,
+}
