@@ -10,7 +10,7 @@ use crate::cli::rtc::RtcBase;
 use crate::host_clock::HostTime;
 use crate::streams::Streams;
 use replay::difference;
-use replay::machine::{Boot, Clock, CpuChoice, Machine};
+use replay::machine::{Boot, Clock, CpuChoice, Machine, PanicAction};
 use std::path::Path;
 
 /// CPU model without `-cpu`.
@@ -48,10 +48,16 @@ pub fn new_machine(options: &Options, streams: &Streams, time: HostTime) -> Resu
         devices: streams.devices.clone(),
         no_reboot: options.no_reboot,
         no_shutdown: options.no_shutdown,
+        panic_action: panic_action(options).unwrap_or(PanicAction::None),
         debug_exit_port: options.debug_exit_port,
         debug_console: streams.debug_console,
         uuid: options.uuid.clone(),
     })
+}
+
+/// What is said about panics: an action, or by asking for the device QEMU's default action.
+fn panic_action(options: &Options) -> Option<PanicAction> {
+    options.panic_action.or(options.panic_device.then_some(PanicAction::Shutdown))
 }
 
 /// Paths in a manifest mean the same from everywhere.
@@ -89,6 +95,7 @@ pub fn over_recorded(options: &Options, recorded: &Machine) -> Result<Machine, C
     machine.boot.cmdline = options.append.clone().unwrap_or(machine.boot.cmdline);
     machine.no_reboot |= options.no_reboot;
     machine.no_shutdown |= options.no_shutdown;
+    machine.panic_action = panic_action(options).unwrap_or(machine.panic_action);
     machine.debug_exit_port = options.debug_exit_port.or(machine.debug_exit_port);
     machine.uuid = options.uuid.clone().or(machine.uuid);
     Ok(machine)
@@ -143,6 +150,21 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn what_becomes_of_a_panic() {
+        for (line, action) in [
+            ("", PanicAction::None),
+            ("-device pvpanic", PanicAction::Shutdown),
+            ("-device pvpanic,ioport=0x505 -action panic=none", PanicAction::None),
+            ("-action panic=pause -device pvpanic", PanicAction::Pause),
+            ("-action panic=exit-failure", PanicAction::ExitFailure),
+        ] {
+            assert_eq!(machine(line).panic_action, action, "{line}");
+        }
+        let both = machine("-action reboot=shutdown,shutdown=pause");
+        assert!(both.no_reboot && both.no_shutdown && both.panic_action == PanicAction::None);
+    }
+
+    #[test]
     fn a_kernel_is_needed() {
         let options = options("-m 512");
         let streams = Streams::of_new(&options).unwrap();
@@ -160,6 +182,7 @@ pub(crate) mod tests {
             ("-icount shift=3", ["-icount", "shift", "auto", "3"]),
             ("-cpu qemu64,+avx", ["-cpu", "x86-64-v3", "qemu64", "avx"]),
             ("-rtc base=1970-01-01", ["-rtc", "base", "1000", "0"]),
+            ("-action panic=pause", ["-action panic=", "recorded none", "given pause", "machine"]),
             ("-no-shutdown", ["-no-shutdown", "off", "on", "given"]),
             ("-initrd /i", ["-initrd", "recorded", "given", "another machine"]),
         ] {

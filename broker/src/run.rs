@@ -130,12 +130,13 @@ fn new_run(
         log: log_settings(options)?,
     };
     warn(options, &streams);
-    run(&plan, options, facts, &mut |_| {}, || {
+    let end = run(&plan, options, facts, &mut |_| {}, || {
         let Some((target, manifest)) = target.zip(manifest) else { return Ok(Box::new(Plain)) };
         // Only now, when everything can start, may a recording be replaced.
         let recording = Recording::create(&target.rr.file, target.replace, manifest)?;
         Ok(Box::new(Record::create(recording)?))
-    })
+    })?;
+    Ok(end.under(plan.machine.panic_action))
 }
 
 fn manifest(

@@ -1,6 +1,6 @@
 //! What contradicts a recording: options given to a replay that are not those of the recorded machine.
 
-use crate::machine::{Boot, Clock, CpuChoice, DeviceChoice, Machine};
+use crate::machine::{Boot, Clock, CpuChoice, DeviceChoice, Machine, PanicAction};
 use crate::manifest::FileIdentity;
 use std::fmt;
 
@@ -37,6 +37,7 @@ pub fn compare(recorded: &Machine, given: &Machine) -> Vec<Difference> {
         devices,
         no_reboot,
         no_shutdown,
+        panic_action,
         debug_exit_port,
         debug_console,
         uuid,
@@ -62,6 +63,7 @@ pub fn compare(recorded: &Machine, given: &Machine) -> Vec<Difference> {
     check("devices", devices_text(devices), devices_text(&given.devices));
     check("-no-reboot", on_off(*no_reboot), on_off(given.no_reboot));
     check("-no-shutdown", on_off(*no_shutdown), on_off(given.no_shutdown));
+    check("-action panic=", panic_text(*panic_action), panic_text(given.panic_action));
     let exit_port = |port: Option<u16>| port.map_or("none".into(), |port| format!("iobase={port:#x}"));
     check("-device isa-debug-exit", exit_port(*debug_exit_port), exit_port(given.debug_exit_port));
     let console = |choice: Option<(u16, u16)>| {
@@ -109,6 +111,16 @@ fn shift_text(clock: &Clock) -> String {
     if clock.auto { format!("auto (from {})", clock.shift) } else { clock.shift.to_string() }
 }
 
+fn panic_text(action: PanicAction) -> String {
+    match action {
+        PanicAction::None => "none",
+        PanicAction::Pause => "pause",
+        PanicAction::Shutdown => "shutdown",
+        PanicAction::ExitFailure => "exit-failure",
+    }
+    .into()
+}
+
 fn on_off(value: bool) -> String {
     if value { "on" } else { "off" }.into()
 }
@@ -149,7 +161,7 @@ mod tests {
     fn every_property_is_named_with_both_values() {
         let recorded = manifest::example().machine;
         type Change = fn(&mut Machine);
-        let cases: [(Change, &str); 16] = [
+        let cases: [(Change, &str); 17] = [
             (|m| m.ram_bytes = 320 << 20, "-m (RAM size): recorded 256 MiB, given 320 MiB"),
             (|m| m.cpu.features.clear(), "-cpu: recorded x86-64-v3,-avx2, given x86-64-v3"),
             (|m| m.cpu_count = 2, "-smp (number of CPUs): recorded 1, given 2"),
@@ -163,6 +175,7 @@ mod tests {
             (|m| m.devices.clear(), "devices: recorded serial0 (Chardev), given none"),
             (|m| m.no_reboot = false, "-no-reboot: recorded on, given off"),
             (|m| m.no_shutdown = true, "-no-shutdown: recorded off, given on"),
+            (|m| m.panic_action = PanicAction::Pause, "-action panic=: recorded none, given pause"),
             (
                 |m| m.debug_exit_port = Some(0x501),
                 "-device isa-debug-exit: recorded none, given iobase=0x501",

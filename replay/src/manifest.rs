@@ -144,7 +144,7 @@ impl Manifest {
 /// A manifest for tests, here and in the crates that use recordings.
 #[doc(hidden)]
 pub fn example() -> Manifest {
-    use crate::machine::{Boot, Clock, CpuChoice, DeviceChoice, DeviceKind};
+    use crate::machine::{Boot, Clock, CpuChoice, DeviceChoice, DeviceKind, PanicAction};
     let machine = Machine {
         ram_bytes: 256 << 20,
         cpu: CpuChoice { model: "x86-64-v3".into(), features: vec![("avx2".into(), false)] },
@@ -155,6 +155,7 @@ pub fn example() -> Manifest {
         devices: vec![DeviceChoice { id: "serial0".into(), kind: DeviceKind::Chardev }],
         no_reboot: true,
         no_shutdown: false,
+        panic_action: PanicAction::None,
         debug_exit_port: None,
         debug_console: None,
         uuid: None,

@@ -3,7 +3,7 @@
 use super::layout::*;
 use super::paging::{Format, PRESENT, Tables, USER, WRITE};
 use super::segments::{self, Gate, INTERRUPT_GATE, selector};
-use replay::machine::{Boot, Clock, CpuChoice, Machine};
+use replay::machine::{Boot, Clock, CpuChoice, Machine, PanicAction};
 use vcpu::core::Core;
 use vcpu::interp::{Interpreter, Stop};
 use vcpu::run::digest::{self, RamDigest};
@@ -55,6 +55,7 @@ fn description() -> Machine {
         devices: vec![],
         no_reboot: true,
         no_shutdown: false,
+        panic_action: PanicAction::None,
         debug_exit_port: None,
         debug_console: None,
         uuid: None,

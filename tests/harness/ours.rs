@@ -3,7 +3,7 @@
 
 use crate::arena::{self, CODE, Image, PAGE, RIGHTS, Rights};
 use crate::state::{CodeSize, Outcome, Raised, State};
-use replay::machine::{Boot, Clock, CpuChoice, Machine};
+use replay::machine::{Boot, Clock, CpuChoice, Machine, PanicAction};
 use vcpu::core::Core;
 use vcpu::interp::{Interpreter, Stop};
 use vcpu::state::{Activity, Segment, Shadow, TableReg, cr0, cr4, efer, seg};
@@ -55,6 +55,7 @@ fn machine(model: &str, features: &[(&str, bool)]) -> Machine {
         devices: vec![],
         no_reboot: true,
         no_shutdown: false,
+        panic_action: PanicAction::None,
         debug_exit_port: None,
         debug_console: None,
         uuid: None,

@@ -60,6 +60,21 @@ pub fn reset() -> Vec<u8> {
     after_letter(&[0x66, 0xba, 0xf9, 0x0c, 0xb0, 0x06, 0xee, 0xf4])
 }
 
+/// mov dx, 0x505; mov al, 1; out dx, al; then the code.
+fn after_panic(code: &[u8]) -> Vec<u8> {
+    after_letter(&[&[0x66, 0xba, 0x05, 0x05, 0xb0, 0x01, 0xee], code].concat())
+}
+
+/// Panics, then resets as `reset`.
+pub fn panic_and_reset() -> Vec<u8> {
+    after_panic(&[0x66, 0xba, 0xf9, 0x0c, 0xb0, 0x06, 0xee, 0xf4])
+}
+
+/// Panics, then powers off.
+pub fn panic_and_power_off() -> Vec<u8> {
+    after_panic(POWER_OFF)
+}
+
 /// mov dx, 0xf4; mov al, 0x10; out dx, al; hlt.
 pub fn debug_exit() -> Vec<u8> {
     after_letter(&[0x66, 0xba, 0xf4, 0x00, 0xb0, 0x10, 0xee, 0xf4])

@@ -13,7 +13,7 @@ use broker::sequence::ending::End;
 use replay::lane;
 use replay::log::{Ending, LogError, Reader, Writer, survey};
 use replay::machine::{
-    Boot, Clock as GuestClock, CpuChoice, DeviceChoice, DeviceKind, Machine as Description,
+    Boot, Clock as GuestClock, CpuChoice, DeviceChoice, DeviceKind, Machine as Description, PanicAction,
 };
 use replay::recording::Recording;
 use replay::setup::{Mode, VcpuSetup};
@@ -97,6 +97,12 @@ impl<'a> Case<'a> {
             devices: vec![device("serial0"), device("serial1"), device("debug")],
             no_reboot: dice.one_in(4),
             no_shutdown: dice.one_in(6),
+            panic_action: match dice.below(6) {
+                0 => PanicAction::Pause,
+                1 => PanicAction::Shutdown,
+                2 => PanicAction::ExitFailure,
+                _ => PanicAction::None,
+            },
             debug_exit_port: Some(0xf4),
             debug_console: Some((0x402, 2)),
             uuid: None,

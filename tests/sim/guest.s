@@ -351,6 +351,15 @@ op_modify_code:
     call mix
     ret
 
+# Says that it panicked, and runs on if it is let.
+op_panic:
+    movl $0x505, %edx
+    inb %dx, %al
+    call mix
+    movb $1, %al
+    outb %al, %dx
+    ret
+
 op_power_button:
     movl $0x600, %edx
     inw %dx, %ax
@@ -466,6 +475,7 @@ operations:
     operation 'n', op_software_interrupt
     operation 'm', op_modify_code
     operation 'b', op_power_button
+    operation 'q', op_panic
     operation 'e', op_timer_period
     operation 'd', op_hold_off
     operation 'k', op_halt_tight

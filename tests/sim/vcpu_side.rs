@@ -85,6 +85,10 @@ impl Inputs for Sliced<'_> {
         self.inner.idle(machine)
     }
 
+    fn guest_pauses(&mut self, machine: &mut Machine, cause: ShutdownCause) -> Result<Flow, RunError> {
+        self.inner.guest_pauses(machine, cause)
+    }
+
     fn guest_ended(&mut self, machine: &mut Machine, cause: ShutdownCause) -> Result<Flow, RunError> {
         self.inner.guest_ended(machine, cause)
     }

@@ -208,7 +208,9 @@ impl World {
                 self.core.stop().expect("a running machine can be stopped");
                 self.continue_turn = self.turns + self.dice.magnitude(4);
             }
-            RunStatus::Prelaunch | RunStatus::Paused if self.turns >= self.continue_turn => {
+            RunStatus::Prelaunch | RunStatus::Paused | RunStatus::Panicked
+                if self.turns >= self.continue_turn =>
+            {
                 self.core.cont().expect("a paused machine can go on");
             }
             _ => {}

@@ -3,7 +3,7 @@
 //! `cargo run --release -p vcpu --example bare_machine KERNEL INITRD "CMDLINE" [RAM_MIB] [ICOUNT_LIMIT]`
 
 use replay::event::ShutdownCause;
-use replay::machine::{Boot, Clock, CpuChoice, Machine as Description};
+use replay::machine::{Boot, Clock, CpuChoice, Machine as Description, PanicAction};
 use replay::setup::{Mode, VcpuSetup};
 use std::io::Write;
 use vcpu::interp::Stop;
@@ -40,6 +40,7 @@ fn setup(arguments: &[String], ram_mib: u64) -> VcpuSetup {
         devices: vec![],
         no_reboot: true,
         no_shutdown: false,
+        panic_action: PanicAction::None,
         debug_exit_port: Some(0xf4),
         debug_console: None,
         uuid: None,

@@ -5,7 +5,7 @@
 use super::chardev::{Chardev, Target};
 use super::icount::IcountOption;
 use super::rtc::RtcBase;
-use replay::machine::CpuChoice;
+use replay::machine::{CpuChoice, PanicAction};
 use std::path::PathBuf;
 
 /// The options of one run.
@@ -35,6 +35,10 @@ pub struct Options {
     pub debug_console: Option<DebugConsole>,
     /// I/O port of `-device isa-debug-exit`.
     pub debug_exit_port: Option<u16>,
+    /// `-device pvpanic`: the device is always there; asked for, it has QEMU's default action.
+    pub panic_device: bool,
+    /// `-action panic=`.
+    pub panic_action: Option<PanicAction>,
     /// `-S`.
     pub start_paused: bool,
     /// `-no-reboot`.

@@ -5,7 +5,6 @@
 pub const REFUSED: &[(&str, bool)] = &[
     ("accel-prop", true),
     ("acpitable", true),
-    ("action", true),
     ("add-fd", true),
     ("audio", true),
     ("audiodev", true),

@@ -4,11 +4,16 @@ use super::chardev::{self, Target};
 use super::keyval::{KeyValues, parse_bool};
 use super::options::{DebugConsole, Options};
 use super::{icount as icount_option, rtc as rtc_option, size};
-use replay::machine::CpuChoice;
+use replay::machine::{CpuChoice, PanicAction};
 use std::path::PathBuf;
 
 /// CPU models by name; the vCPU process knows what is in them.
 pub const CPU_MODELS: &[&str] = &["x86-64-v2", "x86-64-v3", "SandyBridge", "Nehalem", "Haswell", "qemu64"];
+
+/// The port of pvpanic.
+const PANIC_PORT: u64 = 0x505;
+/// The events that pvpanic knows: a panic, and a panic whose dump is being written.
+const PANIC_EVENTS: u64 = 3;
 
 /// What `-NAME help` prints, for options that have choices.
 pub fn help_of(name: &str) -> Option<String> {
@@ -16,9 +21,8 @@ pub fn help_of(name: &str) -> Option<String> {
         "cpu" => format!("Available CPUs:\n  {}\n", CPU_MODELS.join("\n  ")),
         "machine" => "Supported machines are:\npc    Standard PC (default)\nq35   the same\n".to_owned(),
         "accel" => "Accelerators supported:\ntcg\n".to_owned(),
-        "device" => {
-            "isa-debug-exit  iobase=PORT iosize=N\nisa-debugcon    iobase=PORT chardev=ID\n".to_owned()
-        }
+        "device" => "isa-debug-exit  iobase=PORT iosize=N\nisa-debugcon    iobase=PORT chardev=ID\npvpanic\n"
+            .to_owned(),
         "chardev" => {
             "Available chardev backend types:\n  null\n  stdio\n  file\n  pipe\n  pty\n  serial\n  socket\n"
                 .to_owned()
@@ -181,9 +185,47 @@ pub(super) fn device(options: &mut Options, value: &str) -> Result<(), String> {
                 return Err("only one debug console".to_owned());
             }
         }
+        "pvpanic" => {
+            options.panic_device = true;
+            let fixed = [("ioport", PANIC_PORT), ("events", PANIC_EVENTS)];
+            for (key, only) in fixed {
+                if let Some(given) = list.take_number(key)?.filter(|given| *given != only) {
+                    return Err(format!("{key}={given:#x} is not supported; only {only:#x}"));
+                }
+            }
+        }
         _ => return Err(format!("'{driver}' is not supported yet")),
     }
     list.take("id")?;
+    list.finish()
+}
+
+pub(super) fn action(options: &mut Options, value: &str) -> Result<(), String> {
+    let mut list = KeyValues::parse(value, None)?;
+    let wrong = |key: &str, value: &str| Err(format!("invalid option value '{value}' of {key}"));
+    match list.take("panic")?.as_deref() {
+        None => {}
+        Some("none") => options.panic_action = Some(PanicAction::None),
+        Some("pause") => options.panic_action = Some(PanicAction::Pause),
+        Some("shutdown") => options.panic_action = Some(PanicAction::Shutdown),
+        Some("exit-failure") => options.panic_action = Some(PanicAction::ExitFailure),
+        Some(other) => return wrong("panic", other),
+    }
+    match list.take("reboot")?.as_deref() {
+        None => {}
+        Some("reset") => options.no_reboot = false,
+        Some("shutdown") => options.no_reboot = true,
+        Some(other) => return wrong("reboot", other),
+    }
+    match list.take("shutdown")?.as_deref() {
+        None => {}
+        Some("poweroff") => options.no_shutdown = false,
+        Some("pause") => options.no_shutdown = true,
+        Some(other) => return wrong("shutdown", other),
+    }
+    if list.take("watchdog")?.is_some() {
+        return Err("watchdog= is not supported: there is no watchdog".to_owned());
+    }
     list.finish()
 }
 

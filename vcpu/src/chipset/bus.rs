@@ -70,6 +70,7 @@ impl Chipset {
             PortDevice::PostCode => self.post_code.read(offset, size, now),
             PortDevice::SystemControlA => self.control_a.read(offset, size, now),
             PortDevice::Uart(number) => self.uarts[usize::from(number)].read(offset, size, now),
+            PortDevice::Pvpanic => self.pvpanic.read(offset, size, now),
             PortDevice::AcpiPm => self.acpi_pm.read(offset, size, now),
             PortDevice::FwCfg => self.fw_cfg.read(offset, size, now),
             PortDevice::ResetControl => self.reset_control.read(offset, size, now),
@@ -103,6 +104,10 @@ impl Chipset {
             PortDevice::AcpiPm => {
                 self.acpi_pm.write(offset, size, value, now);
                 self.effects.power_off |= self.acpi_pm.take_power_off();
+            }
+            PortDevice::Pvpanic => {
+                self.pvpanic.write(offset, size, value, now);
+                self.effects.panicked |= self.pvpanic.take_report();
             }
             PortDevice::FwCfg => {
                 self.fw_cfg.write(offset, size, value, now);

@@ -10,6 +10,8 @@ pub struct Effects {
     /// The guest asked for a reset. A soft one (port 0x92, keyboard controller) is one of the machine too: what
     /// it would come back to is firmware, and that resets the rest.
     pub reset: bool,
+    /// The guest says that it panicked.
+    pub panicked: bool,
     /// The guest wrote this to isa-debug-exit.
     pub debug_exit: Option<u8>,
     /// INIT arrived at the bootstrap processor: the CPU alone is reset.

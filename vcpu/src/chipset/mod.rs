@@ -34,6 +34,7 @@ mod pit;
 mod pit_counter;
 mod platform;
 mod power;
+pub mod pvpanic;
 pub mod reset;
 mod routing;
 pub mod rtc;
@@ -59,6 +60,7 @@ use lapic::Lapic;
 use pci_host::PciHost;
 use pic::PicPair;
 use pit::Pit;
+use pvpanic::Pvpanic;
 use replay::time::Vtime;
 use reset::{ControlA, ResetControl};
 use routing::Lines;
@@ -87,6 +89,7 @@ pub struct Chipset {
     debug_console: DebugConsole,
     debug_exit: DebugExit,
     post_code: PostCode,
+    pvpanic: Pvpanic,
     lines: Lines,
     /// An NMI was raised while port 0x70 held NMIs off.
     nmi_waits: bool,
@@ -128,6 +131,7 @@ impl Chipset {
             debug_console: DebugConsole::default(),
             debug_exit: DebugExit::default(),
             post_code: PostCode::default(),
+            pvpanic: Pvpanic::default(),
             lines: Lines::default(),
             nmi_waits: false,
             effects: Effects::default(),
@@ -137,6 +141,8 @@ impl Chipset {
             deadline: None,
             config,
         };
+        let port = pvpanic::PORT.to_le_bytes().to_vec();
+        chipset.fw_cfg.add_file(pvpanic::PORT_FILE, port).expect("the first file, with a short name");
         chipset.settle();
         chipset
     }

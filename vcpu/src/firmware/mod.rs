@@ -60,7 +60,7 @@ fn write(ram: &GuestRam, gpa: u64, bytes: &[u8]) -> Result<(), FirmwareError> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use replay::machine::{Boot, Clock, CpuChoice};
+    use replay::machine::{Boot, Clock, CpuChoice, PanicAction};
 
     /// A machine with no kernel.
     pub(crate) fn machine(ram_bytes: u64, cpu_count: u32) -> Machine {
@@ -74,6 +74,7 @@ pub(crate) mod tests {
             devices: vec![],
             no_reboot: false,
             no_shutdown: false,
+            panic_action: PanicAction::None,
             debug_exit_port: None,
             debug_console: None,
             uuid: Some("12345678-9abc-def0-1122-334455667788".into()),

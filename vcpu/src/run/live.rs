@@ -331,10 +331,11 @@ impl Inputs for Live {
         Ok(flow)
     }
 
+    fn guest_pauses(&mut self, machine: &mut Machine, cause: ShutdownCause) -> Result<Flow, RunError> {
+        self.pause(machine, PauseReason::Shutdown(cause))
+    }
+
     fn guest_ended(&mut self, machine: &mut Machine, cause: ShutdownCause) -> Result<Flow, RunError> {
-        if machine.description.no_shutdown && cause == ShutdownCause::GuestShutdown {
-            return self.pause(machine, PauseReason::Shutdown(cause));
-        }
         self.end(machine, cause)
     }
 

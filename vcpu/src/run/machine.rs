@@ -8,6 +8,7 @@ use crate::core::Core;
 use crate::interp::{Interpreter, Stop};
 use crate::system::entropy::Entropy;
 use replay::event::{Event, ShutdownCause};
+use replay::machine::PanicAction;
 use replay::setup::VcpuSetup;
 use replay::time::Vtime;
 
@@ -26,6 +27,17 @@ fn seed_of(bytes: &[u8]) -> [u8; 32] {
 
 /// Digests `(registers, memory)` of a machine.
 pub type Digests = (u64, u64);
+
+/// What a machine wants for itself, by its guest's doing or the monitor's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// To start again.
+    Reset,
+    /// To stand still for this reason.
+    Pause(ShutdownCause),
+    /// To end.
+    End(ShutdownCause),
+}
 
 /// A machine that runs.
 pub struct Machine {
@@ -128,10 +140,10 @@ impl Machine {
         self.reset_asked || self.core.chipset.has_effects()
     }
 
-    /// Does what the guest asked of the machine since the last call; how it ended itself, if it did.
-    pub fn serve_effects(&mut self) -> Option<ShutdownCause> {
+    /// Does what the guest asked of the machine since the last call; what it wants beyond that.
+    pub fn serve_effects(&mut self) -> Option<Request> {
         if std::mem::take(&mut self.reset_asked) {
-            return Some(ShutdownCause::GuestReset);
+            return Some(self.resets(ShutdownCause::GuestReset));
         }
         if !self.core.chipset.has_effects() {
             return None;
@@ -141,14 +153,38 @@ impl Machine {
             self.core.chipset.fw_cfg_dma(gpa, &mut self.core.mem);
         }
         if let Some(value) = effects.debug_exit {
-            Some(ShutdownCause::DebugExit { value })
+            Some(Request::End(ShutdownCause::DebugExit { value }))
         } else if effects.power_off {
-            Some(ShutdownCause::GuestShutdown)
+            Some(self.shuts_down(ShutdownCause::GuestShutdown))
         } else if effects.reset || effects.init {
             // Without firmware a CPU that gets INIT has nowhere to go but to a fresh start.
-            Some(ShutdownCause::GuestReset)
+            Some(self.guest_resets(ShutdownCause::GuestReset))
+        } else if effects.panicked {
+            self.panics()
         } else {
             None
+        }
+    }
+
+    /// What a reset by the guest comes to. After a panic, the panic is why.
+    pub fn guest_resets(&self, cause: ShutdownCause) -> Request {
+        self.resets(if self.core.chipset.panicked() { ShutdownCause::GuestPanic } else { cause })
+    }
+
+    fn resets(&self, cause: ShutdownCause) -> Request {
+        if self.description.no_reboot { Request::End(cause) } else { Request::Reset }
+    }
+
+    fn shuts_down(&self, cause: ShutdownCause) -> Request {
+        if self.description.no_shutdown { Request::Pause(cause) } else { Request::End(cause) }
+    }
+
+    fn panics(&self) -> Option<Request> {
+        match self.description.panic_action {
+            PanicAction::None => None,
+            PanicAction::Pause => Some(Request::Pause(ShutdownCause::GuestPanic)),
+            PanicAction::Shutdown => Some(self.shuts_down(ShutdownCause::GuestPanic)),
+            PanicAction::ExitFailure => Some(Request::End(ShutdownCause::GuestPanic)),
         }
     }
 

@@ -309,19 +309,18 @@ impl Inputs for Playback {
         }
     }
 
+    /// The recording paused here, without an event; what the user did then comes next.
+    fn guest_pauses(&mut self, _machine: &mut Machine, _cause: ShutdownCause) -> Result<Flow, RunError> {
+        Ok(Flow::Again)
+    }
+
     fn guest_ended(&mut self, machine: &mut Machine, cause: ShutdownCause) -> Result<Flow, RunError> {
-        if machine.description.no_shutdown && cause == ShutdownCause::GuestShutdown {
-            // The recording paused here, without an event; what the user did then comes next.
-            return Ok(Flow::Again);
-        }
         if self.look_ahead(machine)? == Flow::Leave {
             return Ok(Flow::Leave);
         }
-        // With -no-shutdown the machine stood still here until the host ended it.
-        let waits = machine.description.no_shutdown && cause == ShutdownCause::GuestShutdown;
         match self.ahead.pop_front() {
             Some(Next::Event(Stamped { icount, event: Event::Shutdown { cause: recorded } }))
-                if icount.0 == machine.icount() && (recorded == cause || waits && from_host(recorded)) =>
+                if icount.0 == machine.icount() && recorded == cause =>
             {
                 self.guest_ended = true;
                 Ok(Flow::Again)
