@@ -6,7 +6,7 @@
 use crate::cli::CliError;
 use crate::cli::icount::Shift;
 use crate::cli::options::Options;
-use crate::cli::rtc::RtcBase;
+use crate::cli::rtc::{RtcBase, RtcOption};
 use crate::host_clock::HostTime;
 use crate::streams::Streams;
 use replay::difference;
@@ -26,11 +26,13 @@ pub fn new_machine(options: &Options, streams: &Streams, time: HostTime) -> Resu
         CliError("-kernel is missing: there is no firmware yet that could boot anything else".to_owned())
     })?;
     let (shift, auto) = clock_rate(options);
-    let rtc_base = match options.rtc {
-        None | Some(RtcBase::Utc) => time.utc,
-        Some(RtcBase::LocalTime) => time.local,
-        Some(RtcBase::Date(seconds)) => seconds,
+    let rtc = options.rtc.unwrap_or(RtcOption { base: RtcBase::Utc, host: None });
+    let rtc_base = match rtc.base {
+        RtcBase::Utc => time.utc,
+        RtcBase::LocalTime => time.local,
+        RtcBase::Date(seconds) => seconds,
     };
+    let host_offset_s = rtc.host.unwrap_or(false).then_some(rtc_base - time.utc);
     Ok(Machine {
         ram_bytes: options.ram_bytes.unwrap_or(RAM_BYTES_DEFAULT),
         cpu: options
@@ -43,7 +45,7 @@ pub fn new_machine(options: &Options, streams: &Streams, time: HostTime) -> Resu
             initrd: options.initrd.as_deref().map(|path| absolute("-initrd", path)).transpose()?,
             cmdline: options.append.clone().unwrap_or_default(),
         },
-        clock: Clock { shift, auto, sleep: options.icount.sleep.unwrap_or(true), rtc_base },
+        clock: Clock { shift, auto, sleep: options.icount.sleep.unwrap_or(true), rtc_base, host_offset_s },
         uarts: streams.uarts.clone(),
         devices: streams.devices.clone(),
         no_reboot: options.no_reboot,
@@ -83,8 +85,11 @@ pub fn over_recorded(options: &Options, recorded: &Machine) -> Result<Machine, C
         (machine.clock.shift, machine.clock.auto) = clock_rate(options);
     }
     machine.clock.sleep = options.icount.sleep.unwrap_or(machine.clock.sleep);
-    if let Some(RtcBase::Date(seconds)) = options.rtc {
+    if let Some(RtcOption { base: RtcBase::Date(seconds), .. }) = options.rtc {
         machine.clock.rtc_base = seconds;
+    }
+    if let Some(host) = options.rtc.and_then(|rtc| rtc.host) {
+        machine.clock.host_offset_s = host.then_some(machine.clock.host_offset_s.unwrap_or(0));
     }
     if let Some(kernel) = &options.kernel {
         machine.boot.kernel = Some(absolute("-kernel", kernel)?);
@@ -136,7 +141,10 @@ pub(crate) mod tests {
         let machine = machine("");
         assert_eq!(machine.ram_bytes, 128 << 20);
         assert_eq!(machine.cpu.model, "x86-64-v3");
-        assert_eq!(machine.clock, Clock { shift: 3, auto: true, sleep: true, rtc_base: 1000 });
+        assert_eq!(
+            machine.clock,
+            Clock { shift: 3, auto: true, sleep: true, rtc_base: 1000, host_offset_s: None }
+        );
         assert_eq!(machine.uarts, [Some(0)]);
     }
 
@@ -145,8 +153,28 @@ pub(crate) mod tests {
         let machine =
             machine("-m 4G -icount shift=7,sleep=off -rtc base=localtime -device isa-debug-exit,iobase=0xf4");
         assert_eq!(machine.ram_bytes, 4 << 30);
-        assert_eq!(machine.clock, Clock { shift: 7, auto: false, sleep: false, rtc_base: 4600 });
+        assert_eq!(
+            machine.clock,
+            Clock { shift: 7, auto: false, sleep: false, rtc_base: 4600, host_offset_s: None }
+        );
         assert_eq!(machine.debug_exit_port, Some(0xf4));
+    }
+
+    #[test]
+    fn the_rtc_follows_the_host_at_its_offset() {
+        for (line, offset) in [
+            ("-rtc clock=vm", None),
+            ("-rtc clock=host", Some(0)),
+            ("-rtc base=localtime,clock=host", Some(3600)),
+            ("-rtc clock=host,base=1970-01-01", Some(-1000)),
+        ] {
+            let recorded = machine(line);
+            assert_eq!(recorded.clock.host_offset_s, offset, "{line}");
+            let again = over_recorded(&options("-rtc base=utc"), &recorded).unwrap();
+            assert_eq!(again.clock, recorded.clock, "{line}");
+            let given = over_recorded(&options("-rtc clock=host"), &recorded).unwrap();
+            assert_eq!(check_against(&recorded, &given).is_ok(), offset.is_some(), "{line}");
+        }
     }
 
     #[test]

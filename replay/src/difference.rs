@@ -55,10 +55,11 @@ pub fn compare(recorded: &Machine, given: &Machine) -> Vec<Difference> {
     check("-kernel", presence(kernel.is_some()), presence(given.boot.kernel.is_some()));
     check("-initrd", presence(initrd.is_some()), presence(given.boot.initrd.is_some()));
     check("-append", format!("{cmdline:?}"), format!("{:?}", given.boot.cmdline));
-    let Clock { shift: _, auto: _, sleep, rtc_base } = clock;
+    let Clock { shift: _, auto: _, sleep, rtc_base, host_offset_s } = clock;
     check("-icount shift=", shift_text(clock), shift_text(&given.clock));
     check("-icount sleep=", on_off(*sleep), on_off(given.clock.sleep));
     check("-rtc base= (seconds since 1970)", rtc_base.to_string(), given.clock.rtc_base.to_string());
+    check("-rtc clock=", rtc_clock_text(*host_offset_s), rtc_clock_text(given.clock.host_offset_s));
     check("-serial (devices of the UARTs)", uarts_text(uarts), uarts_text(&given.uarts));
     check("devices", devices_text(devices), devices_text(&given.devices));
     check("-no-reboot", on_off(*no_reboot), on_off(given.no_reboot));
@@ -121,6 +122,14 @@ fn panic_text(action: PanicAction) -> String {
     .into()
 }
 
+fn rtc_clock_text(host_offset_s: Option<i64>) -> String {
+    match host_offset_s {
+        None => "vm".into(),
+        Some(0) => "host".into(),
+        Some(offset) => format!("host ({offset:+} s)"),
+    }
+}
+
 fn on_off(value: bool) -> String {
     if value { "on" } else { "off" }.into()
 }
@@ -161,7 +170,7 @@ mod tests {
     fn every_property_is_named_with_both_values() {
         let recorded = manifest::example().machine;
         type Change = fn(&mut Machine);
-        let cases: [(Change, &str); 17] = [
+        let cases: [(Change, &str); 18] = [
             (|m| m.ram_bytes = 320 << 20, "-m (RAM size): recorded 256 MiB, given 320 MiB"),
             (|m| m.cpu.features.clear(), "-cpu: recorded x86-64-v3,-avx2, given x86-64-v3"),
             (|m| m.cpu_count = 2, "-smp (number of CPUs): recorded 1, given 2"),
@@ -171,6 +180,7 @@ mod tests {
             (|m| m.clock.auto = true, "-icount shift=: recorded 5, given auto (from 5)"),
             (|m| m.clock.sleep = false, "-icount sleep=: recorded on, given off"),
             (|m| m.clock.rtc_base = 5, "-rtc base= (seconds since 1970): recorded 1700000000, given 5"),
+            (|m| m.clock.host_offset_s = Some(-60), "-rtc clock=: recorded vm, given host (-60 s)"),
             (|m| m.uarts = vec![None], "-serial (devices of the UARTs): recorded device 0, given none"),
             (|m| m.devices.clear(), "devices: recorded serial0 (Chardev), given none"),
             (|m| m.no_reboot = false, "-no-reboot: recorded on, given off"),

@@ -79,6 +79,9 @@ pub struct Clock {
     pub sleep: bool,
     /// Seconds since 1970 that the RTC shows at power-on.
     pub rtc_base: i64,
+    /// `-rtc clock=host`: the RTC follows the host's clock, ahead of it by these seconds. None: it runs on guest
+    /// time.
+    pub host_offset_s: Option<i64>,
 }
 
 /// One device process.

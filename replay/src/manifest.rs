@@ -150,7 +150,7 @@ pub fn example() -> Manifest {
         cpu: CpuChoice { model: "x86-64-v3".into(), features: vec![("avx2".into(), false)] },
         cpu_count: 1,
         boot: Boot { kernel: Some("/boot/vmlinuz".into()), initrd: None, cmdline: "console=ttyS0".into() },
-        clock: Clock { shift: 5, auto: false, sleep: true, rtc_base: 1_700_000_000 },
+        clock: Clock { shift: 5, auto: false, sleep: true, rtc_base: 1_700_000_000, host_offset_s: None },
         uarts: vec![Some(0)],
         devices: vec![DeviceChoice { id: "serial0".into(), kind: DeviceKind::Chardev }],
         no_reboot: true,

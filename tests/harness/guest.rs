@@ -50,7 +50,7 @@ fn description() -> Machine {
         cpu: CpuChoice { model: "x86-64-v3".into(), features: vec![] },
         cpu_count: 1,
         boot: Boot::default(),
-        clock: Clock { shift: SHIFT, auto: false, sleep: false, rtc_base: 0 },
+        clock: Clock { shift: SHIFT, auto: false, sleep: false, rtc_base: 0, host_offset_s: None },
         uarts: vec![None],
         devices: vec![],
         no_reboot: true,

@@ -50,7 +50,7 @@ fn machine(model: &str, features: &[(&str, bool)]) -> Machine {
         cpu: CpuChoice { model: model.into(), features },
         cpu_count: 1,
         boot: Boot::default(),
-        clock: Clock { shift: 0, auto: false, sleep: false, rtc_base: 0 },
+        clock: Clock { shift: 0, auto: false, sleep: false, rtc_base: 0, host_offset_s: None },
         uarts: vec![],
         devices: vec![],
         no_reboot: true,

@@ -125,6 +125,22 @@ pub fn ticker() -> Vec<u8> {
     multiboot(&code.concat())
 }
 
+/// Prints a letter whenever the seconds of the RTC change, three times, and ends.
+pub fn seconds() -> Vec<u8> {
+    let code = [
+        &[0xb9, 0x03, 0x00, 0x00, 0x00][..],   // mov ecx, 3
+        &[0xb0, 0x0a, 0xe6, 0x70, 0xe4, 0x71], // again: mov al, 10; out 0x70, al; in al, 0x71
+        &[0xb0, 0x00, 0xe6, 0x70, 0xe4, 0x71], // mov al, 0; out 0x70, al; in al, 0x71
+        &[0x38, 0xd8, 0x74, 0xf0],             // cmp al, bl; je again
+        &[0x88, 0xc3],                         // mov bl, al
+        &[0x66, 0xba, 0xf8, 0x03],             // mov dx, 0x3f8
+        &[0xb0, b'T', 0xee],                   // mov al, 'T'; out dx, al
+        &[0x49, 0x75, 0xe4],                   // dec ecx; jnz again
+        POWER_OFF,
+    ];
+    multiboot(&code.concat())
+}
+
 /// Number of whole lines.
 pub fn lines(out: &[u8]) -> usize {
     out.iter().filter(|byte| **byte == b'\n').count()

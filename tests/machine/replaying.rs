@@ -26,6 +26,25 @@ fn the_rate_that_follows_the_host_is_replayed() {
     }
 }
 
+/// At shift=0 a second of guest time has 10^9 instructions: far more than this guest runs in a second of the host.
+#[test]
+fn the_hosts_clock_is_replayed() {
+    let lab = Lab::new();
+    lab.write("k", guests::seconds());
+    let words = "record -o rec -kernel k -serial stdio -icount shift=0 -rtc base=2001-01-01,clock=host";
+    let recorded = lab.run(words).well();
+    assert_eq!(recorded.out, b"TTT");
+    let info = lab.run("info rec --json").well().json();
+    let dates = info["log"]["kinds"]["host-clock"].as_u64().unwrap();
+    assert!((10..1000).contains(&dates), "{dates} looks at the host's clock in some seconds");
+    let instructions = info["log"]["instructions"].as_u64().unwrap();
+    assert!(instructions < 900_000_000, "the RTC ran on guest time: {instructions} instructions");
+    lab.run("replay rec").well().same_output(&recorded);
+    lab.run("verify rec").well();
+    let refused = lab.run("-icount rr=replay,rrfile=rec -rtc clock=vm").with_status(1);
+    assert!(refused.err.contains("-rtc clock=: recorded host (-"), "{}", refused.err);
+}
+
 #[test]
 fn output_of_a_replay_may_go_elsewhere() {
     let (lab, recorded) = demo_recorded();

@@ -92,6 +92,7 @@ impl<'a> Case<'a> {
                 auto: dice.one_in(4),
                 sleep: !dice.one_in(3),
                 rtc_base: 1_700_000_000,
+                host_offset_s: dice.one_in(2).then(|| dice.below(7200) as i64 - 3600),
             },
             uarts: vec![Some(0), Some(1)],
             devices: vec![device("serial0"), device("serial1"), device("debug")],

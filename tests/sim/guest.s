@@ -259,6 +259,10 @@ op_time:
     movl $0xfee00390, %eax
     movl (%eax), %eax
     call mix
+    movb $0x0a, %al                     # RTC: is an update near?
+    outb %al, $0x70
+    inb $0x71, %al
+    call mix
     movb $0, %al
     outb %al, $0x70
     inb $0x71, %al

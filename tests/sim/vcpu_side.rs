@@ -22,6 +22,10 @@ impl HostClock for Clock {
         Duration::from_nanos(self.0.borrow().time_ns())
     }
 
+    fn unix_ns(&self) -> u64 {
+        self.0.borrow_mut().date_ns()
+    }
+
     fn wait(
         &mut self,
         lane: &mut VcpuEnd,

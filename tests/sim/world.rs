@@ -147,6 +147,14 @@ impl World {
         self.time_ns
     }
 
+    /// The host's date: slower or faster than its time, and now and then set to something else.
+    pub fn date_ns(&mut self) -> u64 {
+        if self.dice.one_in(20) {
+            return self.dice.next();
+        }
+        1_700_000_000_000_000_000 + self.time_ns * (1 + self.dice.below(1000))
+    }
+
     pub fn dice(&mut self) -> &mut Dice {
         &mut self.dice
     }

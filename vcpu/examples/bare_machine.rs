@@ -35,7 +35,7 @@ fn setup(arguments: &[String], ram_mib: u64) -> VcpuSetup {
         cpu: CpuChoice { model: std::env::var("CPU").unwrap_or("x86-64-v3".into()), features: vec![] },
         cpu_count: 1,
         boot: Boot { kernel: Some(text(0).into()), initrd, cmdline: text(2) },
-        clock: Clock { shift: 3, auto: false, sleep: false, rtc_base: 1_700_000_000 },
+        clock: Clock { shift: 3, auto: false, sleep: false, rtc_base: 1_700_000_000, host_offset_s: None },
         uarts: vec![Some(0)],
         devices: vec![],
         no_reboot: true,

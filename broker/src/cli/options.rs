@@ -4,7 +4,7 @@
 
 use super::chardev::{Chardev, Target};
 use super::icount::IcountOption;
-use super::rtc::RtcBase;
+use super::rtc::RtcOption;
 use replay::machine::{CpuChoice, PanicAction};
 use std::path::PathBuf;
 
@@ -23,8 +23,8 @@ pub struct Options {
     pub cpu: Option<CpuChoice>,
     /// `-icount`.
     pub icount: IcountOption,
-    /// `-rtc base=`.
-    pub rtc: Option<RtcBase>,
+    /// `-rtc`.
+    pub rtc: Option<RtcOption>,
     /// `-chardev`, in order.
     pub chardevs: Vec<Chardev>,
     /// `-serial`, in order: UART 0 first.

@@ -40,7 +40,7 @@ pub const ROWS: &[Row] = &[
     row(&["accel"], "tcg", "how instructions run", set::accel),
     row(&["name"], "NAME", "name of the guest", set::name),
     row(&["uuid"], "UUID", "UUID of the system", set::uuid),
-    row(&["rtc"], "[base=utc|localtime|DATE][,clock=vm]", "what the real-time clock shows at power-on", set::rtc),
+    row(&["rtc"], "[base=utc|localtime|DATE][,clock=vm|host]", "what the real-time clock shows, and what it follows", set::rtc),
     row(&["kernel"], "FILE", "kernel: bzImage, ELF64 or multiboot", set::kernel),
     row(&["initrd"], "FILE", "initial RAM disk", set::initrd),
     row(&["append"], "TEXT", "command line of the kernel", set::append),

@@ -97,7 +97,10 @@ impl Chipset {
             PortDevice::SystemControlB => self.pit.write_control_b(value as u8, now),
             PortDevice::I8042Data => self.write_i8042(I8042_DATA, size, value, now),
             PortDevice::I8042Command => self.write_i8042(I8042_COMMAND, size, value, now),
-            PortDevice::Rtc => self.rtc.write(offset, size, value, now),
+            PortDevice::Rtc => {
+                self.rtc.write(offset, size, value, now);
+                self.effects.rtc_look = self.rtc.take_look().or(self.effects.rtc_look);
+            }
             PortDevice::PostCode => self.post_code.write(offset, size, value, now),
             PortDevice::SystemControlA => self.write_control_a(offset, size, value, now),
             PortDevice::Uart(number) => self.write_uart(number, offset, size, value, now),

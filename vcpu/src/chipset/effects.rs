@@ -1,5 +1,6 @@
 //! What the chipset asks of the run loop.
 
+use super::rtc::Look;
 use serde::{Deserialize, Serialize};
 
 /// Requests since the last look; the run loop carries them out after the instruction that made them.
@@ -16,6 +17,8 @@ pub struct Effects {
     pub debug_exit: Option<u8>,
     /// INIT arrived at the bootstrap processor: the CPU alone is reset.
     pub init: bool,
+    /// The guest is about to read the time of an RTC that follows the host's clock.
+    pub rtc_look: Option<Look>,
     /// UARTs, one bit each, for which `take_uart_output` has something.
     pub uart_output: u8,
     /// `take_debug_output` has something.

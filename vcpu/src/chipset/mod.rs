@@ -116,7 +116,7 @@ impl Chipset {
             pic: PicPair::default(),
             pit: Pit::default(),
             hpet: Hpet::default(),
-            rtc: Rtc::new(config.rtc_base, ram),
+            rtc: Rtc::new(config.rtc_base, config.host_offset_s, ram),
             acpi_pm: AcpiPm::new(),
             uarts: (0..config.uart_count).map(|_| Uart16550::new()).collect(),
             i8042: I8042::new(),

@@ -69,7 +69,7 @@ pub(crate) mod tests {
             cpu: CpuChoice { model: "x86-64-v3".into(), features: vec![] },
             cpu_count,
             boot: Boot::default(),
-            clock: Clock { shift: 0, auto: false, sleep: false, rtc_base: 0 },
+            clock: Clock { shift: 0, auto: false, sleep: false, rtc_base: 0, host_offset_s: None },
             uarts: vec![Some(0), None],
             devices: vec![],
             no_reboot: false,

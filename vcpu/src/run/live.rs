@@ -7,6 +7,7 @@ use super::error::RunError;
 use super::inputs::{Flow, Inputs};
 use super::machine::Machine;
 use super::pace::{HostClock, Pace};
+use crate::chipset::rtc::Look;
 use replay::event::{Event, ShutdownCause, Stamped};
 use replay::lane::{RunState, VcpuEnd, Wake};
 use replay::message::{Control, Inbound, Offer, Outbound, PauseReason};
@@ -19,6 +20,11 @@ use std::time::Duration;
 const QUANTUM: u64 = 4096;
 /// Quanta after which console output is sent although little has come together.
 const FLUSH_QUANTA: u32 = 16;
+/// Shortest host time between two looks at the host's date, for a guest that asks whether an update is near: it is
+/// about to read the whole time, and what it reads within this must fit together.
+const DATE_INTERVAL: Duration = Duration::from_millis(10);
+/// The same for a guest that reads a register of the time: it may be in the middle of reading them all.
+const DATE_INTERVAL_INSIDE: Duration = Duration::from_secs(1);
 /// Longest sleep of a machine without a timer, in one piece.
 const SLEEP_MAX: Duration = Duration::from_secs(3600);
 
@@ -38,6 +44,8 @@ pub struct Live {
     /// icount at which events were last allowed.
     last_icount: Option<u64>,
     quanta: u32,
+    /// When the RTC was last told the host's date.
+    date_told: Option<Duration>,
     /// Where the machine went idle and when on the host: being asked things does not make it sleep longer.
     idle_since: Option<(u64, Vtime, Duration)>,
 }
@@ -65,6 +73,7 @@ impl Live {
             paused: setup.start_paused,
             last_icount: None,
             quanta: 0,
+            date_told: None,
             idle_since: None,
         };
         live.apply(machine, Event::Entropy { bytes: entropy.to_vec() })?;
@@ -269,6 +278,22 @@ impl Live {
         }
     }
 
+    /// Tells an RTC that follows the host's clock the date, before the guest reads it.
+    fn tell_date(&mut self, machine: &mut Machine) -> Result<(), RunError> {
+        let interval = match machine.take_rtc_look() {
+            None => return Ok(()),
+            Some(Look::Update) => DATE_INTERVAL,
+            Some(Look::Time) => DATE_INTERVAL_INSIDE,
+        };
+        let now = self.clock.now();
+        if self.date_told.is_some_and(|told| now.saturating_sub(told) < interval) {
+            return Ok(());
+        }
+        self.date_told = Some(now);
+        let unix_ns = self.clock.unix_ns();
+        self.apply(machine, Event::HostClock { unix_ns })
+    }
+
     /// A full UART may have drained: asks the back-ends with waiting input again.
     fn offer_waiting_again(&mut self) {
         let again = std::mem::take(&mut self.waiting);
@@ -314,6 +339,7 @@ impl Inputs for Live {
         }
         self.last_icount = Some(machine.icount());
         if !machine.halted() {
+            self.tell_date(machine)?;
             self.periodic(machine)?;
         }
         let flow = if self.offers.is_empty() { Flow::Go } else { self.apply_offers(machine, None)? };

@@ -4,6 +4,7 @@ use super::consoles::Consoles;
 use super::digest::{self, RamDigest};
 use super::error::RunError;
 use super::power_on;
+use crate::chipset::rtc::Look;
 use crate::core::Core;
 use crate::interp::{Interpreter, Stop};
 use crate::system::entropy::Entropy;
@@ -51,6 +52,8 @@ pub struct Machine {
     memory_digest: RamDigest,
     /// The monitor asked for a reset: what comes of it is decided where the guest's own resets are.
     reset_asked: bool,
+    /// The guest is about to read a time that follows the host's clock.
+    rtc_look: Option<Look>,
 }
 
 impl Machine {
@@ -64,6 +67,7 @@ impl Machine {
             description: setup.machine.clone(),
             interpreter: Interpreter::default(),
             reset_asked: false,
+            rtc_look: None,
         })
     }
 
@@ -117,7 +121,7 @@ impl Machine {
             Event::PowerButton => core.chipset.press_power_button(now),
             Event::Nmi => core.chipset.raise_nmi(),
             Event::Reset => self.reset_asked = true,
-            Event::HostClock { .. } => {}
+            Event::HostClock { unix_ns } => core.chipset.follow_host_clock(*unix_ns, now),
             Event::Entropy { bytes } => core.entropy = Entropy::new(seed_of(bytes)),
             Event::IdleWake { vtime } => core.clock.skip_to(icount, *vtime),
             Event::Rate { shift } => core.clock.set_shift(icount, *shift),
@@ -152,6 +156,7 @@ impl Machine {
         if let Some(gpa) = effects.fw_cfg_dma {
             self.core.chipset.fw_cfg_dma(gpa, &mut self.core.mem);
         }
+        self.rtc_look = effects.rtc_look.or(self.rtc_look);
         if let Some(value) = effects.debug_exit {
             Some(Request::End(ShutdownCause::DebugExit { value }))
         } else if effects.power_off {
@@ -164,6 +169,11 @@ impl Machine {
         } else {
             None
         }
+    }
+
+    /// Takes what the guest is about to read of an RTC that follows the host's clock.
+    pub fn take_rtc_look(&mut self) -> Option<Look> {
+        self.rtc_look.take()
     }
 
     /// What a reset by the guest comes to. After a panic, the panic is why.

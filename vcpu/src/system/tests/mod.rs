@@ -55,6 +55,7 @@ fn bare_core() -> Core {
         cpu_count: 1,
         ram_bytes,
         rtc_base: 0,
+        host_offset_s: None,
         uuid: [0; 16],
         uart_count: 0,
         debug_exit_port: None,
