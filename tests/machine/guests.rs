@@ -85,6 +85,11 @@ pub fn halted() -> Vec<u8> {
     after_letter(&[0xfa, 0xf4, 0xeb, 0xfd])
 }
 
+/// cli; a periodic timer that nobody hears (mov al, 0x34; out 0x43, al; mov al, 0; out 0x40, al twice); hlt for ever.
+pub fn halted_with_timer() -> Vec<u8> {
+    after_letter(&[0xfa, 0xb0, 0x34, 0xe6, 0x43, 0xb0, 0x00, 0xe6, 0x40, 0xe6, 0x40, 0xf4, 0xeb, 0xfd])
+}
+
 /// Echoes what is typed; Ctrl-d ends it.
 pub fn echo() -> Vec<u8> {
     let code = [
