@@ -26,7 +26,7 @@ use replay::difference::compare_image;
 use replay::event::Event;
 use replay::log::{Ending, Step};
 use replay::machine::Machine;
-use replay::manifest::{FORMAT, Manifest};
+use replay::manifest::{self, FORMAT, Manifest};
 use replay::recording::{Recording, RecordingError, Replace};
 use replay::setup::Mode;
 use std::path::Path;
@@ -149,7 +149,7 @@ fn manifest(
         |option, path: &Option<_>| path.as_deref().map(|path| images::identify(option, path)).transpose();
     Ok(Manifest {
         format: FORMAT,
-        build: env!("CARGO_PKG_VERSION").to_owned(),
+        build: manifest::build(),
         uuid: uuid::Uuid::new_v4().hyphenated().to_string(),
         created_unix_s,
         machine: machine.clone(),
@@ -185,6 +185,7 @@ pub fn replay(options: &Options, path: &Path, snapshot: Option<&str>, show: bool
     let rr = RecordReplay { record: false, file: path.to_owned(), snapshot: manifest.snapshot_tag.clone() };
     let facts = facts(options, &machine, Some((&rr, manifest.created_unix_s)), &streams);
     warn(options, &streams);
+    warn_of_build(path, &manifest);
     let plan = replay_plan(machine, streams, &manifest, options)?;
     run(&plan, options, facts, &mut |_| {}, || Ok(Box::new(journal)))
 }
@@ -218,6 +219,7 @@ pub fn verify(path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Verifie
         Ending::Damaged(damage) => damage.from.0,
     };
     let mut reached = 0;
+    warn_of_build(path, &manifest);
     let plan = replay_plan(machine, streams, &manifest, &options)?;
     let end = run(
         &plan,
@@ -288,6 +290,12 @@ fn facts(options: &Options, machine: &Machine, rr: Option<(&RecordReplay, i64)>,
 fn warn(options: &Options, streams: &Streams) {
     for warning in options.warnings.iter().chain(&streams.warnings) {
         eprintln!("reprise: warning: {warning}");
+    }
+}
+
+fn warn_of_build(path: &Path, manifest: &Manifest) {
+    if let Some(warning) = manifest.build_warning() {
+        eprintln!("reprise: warning: {}: {warning}", path.display());
     }
 }
 

@@ -25,6 +25,7 @@ pub struct Machine {
     /// A power-off pauses the run instead of ending it.
     pub no_shutdown: bool,
     /// What becomes of a guest that says that it panicked.
+    #[serde(default)]
     pub panic_action: PanicAction,
     /// I/O port of isa-debug-exit, if the device was asked for.
     pub debug_exit_port: Option<u16>,
@@ -35,9 +36,10 @@ pub struct Machine {
 }
 
 /// What becomes of a machine whose guest says at the pvpanic port that it panicked: `-action panic=`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PanicAction {
+    #[default]
     /// It runs on; that it panicked is the cause of the end if a reset ends it later.
     None,
     /// It stands still until the monitor says otherwise.

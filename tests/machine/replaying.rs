@@ -26,6 +26,25 @@ fn the_rate_that_follows_the_host_is_replayed() {
     }
 }
 
+#[test]
+fn a_recording_of_another_build_is_replayed_with_a_warning() {
+    let (lab, recorded) = demo_recorded();
+    assert_eq!(lab.run("replay rec").well().err, "");
+    let text = std::fs::read(lab.path("rec/manifest.json")).unwrap();
+    let mut manifest = replay::manifest::Manifest::from_text(&text).unwrap();
+    manifest.build = "0.0.9+r0".to_owned();
+    lab.write("rec/manifest.json", manifest.to_text().unwrap());
+    for words in ["replay rec", "verify rec"] {
+        let done = lab.run(words).well();
+        let warning = "reprise: warning: rec: recorded by reprise 0.0.9+r0, this is ";
+        assert!(done.err.starts_with(warning), "{words}: {}", done.err);
+        if words == "replay rec" {
+            done.same_output(&recorded);
+            assert_eq!(done.err.lines().count(), 1, "{}", done.err);
+        }
+    }
+}
+
 /// At shift=0 a second of guest time has 10^9 instructions: far more than this guest runs in a second of the host.
 #[test]
 fn the_hosts_clock_is_replayed() {
