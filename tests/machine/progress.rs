@@ -58,6 +58,51 @@ fn a_halted_cpu_without_timers() {
     does_not_go_on(guests::halted(), "the CPU is halted for ever");
 }
 
+/// A CPU that raises exceptions for ever is reset by the monitor.
+fn is_reset(guest: Vec<u8>) {
+    let lab = Lab::new();
+    lab.write("k", guest);
+    let mut child =
+        lab.start("record -o rec -kernel k -m 2048 -serial stdio -monitor unix:mon,server,nowait");
+    let mut monitor = Monitor::connect(&lab.path("mon"));
+    for boots in 1..=3 {
+        child.until("another boot", PATIENCE, |out| out.len() == boots);
+        // It is stuck by then, and said so.
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        monitor.ask("system_reset");
+    }
+    child.until("another boot", PATIENCE, |out| out.len() == 4);
+    monitor.send("quit");
+    let recorded = child.end(PATIENCE).well();
+    lab.run("replay rec").well().same_output(&recorded);
+    lab.run("verify rec").well();
+}
+
+#[test]
+fn a_stuck_machine_is_reset() {
+    is_reset(guests::stuck());
+}
+
+/// Every delivery goes to a device here.
+#[test]
+fn a_machine_that_is_stuck_without_a_stack_is_reset() {
+    is_reset(guests::stuck_on_nothing());
+}
+
+#[test]
+fn a_stuck_machine_ends_with_a_reset_under_no_reboot() {
+    let lab = Lab::new();
+    lab.write("k", guests::stuck());
+    let words = "record -o rec -kernel k -m 2048 -serial stdio -monitor unix:mon,server,nowait -no-reboot";
+    let mut child = lab.start(words);
+    child.until_text("B", PATIENCE);
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    Monitor::connect(&lab.path("mon")).send("system_reset");
+    let recorded = child.end(PATIENCE).well();
+    assert_eq!(lab.cause("rec"), "guest-reset");
+    lab.run("replay rec").well().same_output(&recorded);
+}
+
 /// With sleep=off the timers of a guest that nothing wakes follow one another without a pause; the user is heard.
 #[test]
 fn a_monitor_is_heard_while_timers_run_free() {

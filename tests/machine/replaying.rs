@@ -45,6 +45,16 @@ fn a_recording_of_another_build_is_replayed_with_a_warning() {
     }
 }
 
+/// Bit 20 of an address is masked while the gate is closed, also where the translation was known before.
+#[test]
+fn the_a20_gate_masks_addresses() {
+    let lab = Lab::new();
+    lab.write("k", guests::a20());
+    let recorded = lab.run("record --digest-interval 1000 -o rec -kernel k -m 16 -serial stdio").well();
+    assert_eq!(recorded.out, b"BAZ");
+    lab.run("verify rec").well();
+}
+
 /// At shift=0 a second of guest time has 10^9 instructions: far more than this guest runs in a second of the host.
 #[test]
 fn the_hosts_clock_is_replayed() {

@@ -7,6 +7,7 @@ use super::error::RunError;
 use super::inputs::{Flow, Inputs};
 use super::machine::Machine;
 use super::pace::{HostClock, Pace};
+use super::patience::Stillness;
 use crate::chipset::rtc::Look;
 use replay::event::{Event, ShutdownCause, Stamped};
 use replay::lane::{RunState, VcpuEnd, Wake};
@@ -44,6 +45,7 @@ pub struct Live {
     /// icount at which events were last allowed.
     last_icount: Option<u64>,
     quanta: u32,
+    stillness: Stillness,
     /// When the RTC was last told the host's date.
     date_told: Option<Duration>,
     /// Where the machine went idle and when on the host: being asked things does not make it sleep longer.
@@ -73,6 +75,7 @@ impl Live {
             paused: setup.start_paused,
             last_icount: None,
             quanta: 0,
+            stillness: Stillness::default(),
             date_told: None,
             idle_since: None,
         };
@@ -323,8 +326,9 @@ impl Inputs for Live {
             return Ok(Flow::Leave);
         }
         if machine.core.between_delivery_and_retirement() {
-            return Ok(Flow::Go);
+            return if self.stillness.is_long() { self.stuck(machine) } else { Ok(Flow::Go) };
         }
+        self.stillness = Stillness::default();
         if self.paused {
             return self.pause(machine, PauseReason::Stopped);
         }
@@ -366,14 +370,23 @@ impl Inputs for Live {
     }
 
     fn stuck(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
+        machine.flush_consoles()?;
         self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, Some(Duration::from_millis(100)))?;
         if self.receive(machine)? == Some(Flow::Leave) {
             return Ok(Flow::Leave);
         }
-        match self.quit_offered() {
-            Some(cause) => self.end(machine, cause),
-            None if self.paused => self.pause(machine, PauseReason::Stopped),
-            None => Ok(Flow::Go),
+        if let Some(cause) = self.quit_offered() {
+            return self.end(machine, cause);
         }
+        if self.paused {
+            return self.pause(machine, PauseReason::Stopped);
+        }
+        // No event may land here. But what the exceptions did at this icount a reset undoes: a replay applies it
+        // before them, and comes to the same.
+        if let Some(at) = self.offers.iter().position(|offer| *offer == Offer::Reset) {
+            self.offers.remove(at);
+            self.apply(machine, Event::Reset)?;
+        }
+        Ok(Flow::Go)
     }
 }

@@ -156,6 +156,9 @@ impl Machine {
         if let Some(gpa) = effects.fw_cfg_dma {
             self.core.chipset.fw_cfg_dma(gpa, &mut self.core.mem);
         }
+        if effects.a20_changed {
+            self.core.set_a20(self.core.chipset.a20());
+        }
         self.rtc_look = effects.rtc_look.or(self.rtc_look);
         if let Some(value) = effects.debug_exit {
             Some(Request::End(ShutdownCause::DebugExit { value }))

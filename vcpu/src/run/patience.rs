@@ -1,4 +1,4 @@
-//! How long a replay waits at one icount for a guest that its log says went on.
+//! Guests that stand still: when that is noticed, and how long a replay waits for one that its log says went on.
 //!
 //! A guest that has diverged may stand still where timers go on for ever, or raise exceptions for ever. The limits are
 //! beyond what a guest does that does go on.
@@ -7,9 +7,25 @@
 const SKIPS_MAX_WITHOUT_INTERRUPTS: u32 = 4_000_000;
 /// Timers that fire in a halted CPU and do not wake it: twelve days of a masked timer at 1 kHz. Some minutes.
 const SKIPS_MAX: u32 = 1 << 30;
-/// Times that the engine calls the CPU stuck, each after 100 000 exceptions: more than the largest RAM has room for
+/// Times that the CPU counts as stuck, by the engine after 100 000 exceptions each: more than the largest RAM has room for
 /// frames on a stack. Some minutes.
 const STUCK_MAX: u32 = 20_000;
+
+/// Checkpoints between a delivery and the next retired instruction after which the CPU counts as stuck. The engine
+/// comes back from every delivery whose stack is a device's, and sees no loop.
+const CHECKPOINTS_MAX: u32 = 10_000;
+
+/// Counts checkpoints between a delivery and the next retired instruction.
+#[derive(Debug, Default)]
+pub struct Stillness(u32);
+
+impl Stillness {
+    /// One more; true now and then when there are very many.
+    pub fn is_long(&mut self) -> bool {
+        self.0 = (self.0 + 1) % CHECKPOINTS_MAX;
+        self.0 == 0
+    }
+}
 
 /// Counts what happens at one icount.
 #[derive(Debug, Default)]

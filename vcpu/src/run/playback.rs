@@ -4,7 +4,7 @@ use super::error::RunError;
 use super::inputs::{Flow, Inputs};
 use super::machine::Machine;
 use super::pace::HostClock;
-use super::patience::Patience;
+use super::patience::{Patience, Stillness};
 use crate::state::rflags;
 use replay::event::{Event, ShutdownCause, Stamped};
 use replay::lane::{RunState, VcpuEnd};
@@ -39,6 +39,7 @@ pub struct Playback {
     guest_ended: bool,
     quanta: u32,
     patience: Patience,
+    stillness: Stillness,
 }
 
 impl Playback {
@@ -53,6 +54,7 @@ impl Playback {
             guest_ended: false,
             quanta: 0,
             patience: Patience::default(),
+            stillness: Stillness::default(),
         }
     }
 
@@ -266,8 +268,9 @@ impl Inputs for Playback {
             return Ok(Flow::Leave);
         }
         if machine.core.between_delivery_and_retirement() && !self.guest_ended {
-            return Ok(Flow::Go);
+            return if self.stillness.is_long() { self.stuck(machine) } else { Ok(Flow::Go) };
         }
+        self.stillness = Stillness::default();
         if self.paused {
             return self.pause(machine, PauseReason::Stopped);
         }

@@ -74,6 +74,7 @@ fn bare_core() -> Core {
         fast: Default::default(),
         watched: false,
         jumped: false,
+        a20_mask: u64::MAX,
         delivered_icount: None,
         entropy: Entropy::new([0; 32]),
         trap_flag: false,
