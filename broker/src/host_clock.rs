@@ -1,6 +1,7 @@
 //! The one place of the broker that reads the host's real-time clock.
 //!
-//! What is read here reaches the guest only through the manifest (`rtc_base`): once, at the start of a run.
+//! What is read here reaches the guest only through the manifest (`rtc_base`, `host_offset_s`): once, at the start of
+//! a run.
 
 use nix::time::{ClockId, clock_gettime};
 

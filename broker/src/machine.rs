@@ -6,11 +6,11 @@
 use crate::cli::CliError;
 use crate::cli::icount::Shift;
 use crate::cli::options::Options;
-use crate::cli::rtc::RtcBase;
+use crate::cli::rtc::{RtcBase, RtcOption};
 use crate::host_clock::HostTime;
 use crate::wiring::Wiring;
 use replay::difference;
-use replay::machine::{Boot, Clock, CpuChoice, Machine};
+use replay::machine::{Boot, Clock, CpuChoice, Machine, PanicAction};
 use std::path::Path;
 
 /// CPU model without `-cpu`.
@@ -26,11 +26,13 @@ pub fn new_machine(options: &Options, wiring: &Wiring, time: HostTime) -> Result
         CliError("-kernel is missing: there is no firmware yet that could boot anything else".to_owned())
     })?;
     let (shift, auto) = clock_rate(options);
-    let rtc_base = match options.rtc {
-        None | Some(RtcBase::Utc) => time.utc,
-        Some(RtcBase::LocalTime) => time.local,
-        Some(RtcBase::Date(seconds)) => seconds,
+    let rtc = options.rtc.unwrap_or(RtcOption { base: RtcBase::Utc, host: None });
+    let rtc_base = match rtc.base {
+        RtcBase::Utc => time.utc,
+        RtcBase::LocalTime => time.local,
+        RtcBase::Date(seconds) => seconds,
     };
+    let host_offset_s = rtc.host.unwrap_or(false).then_some(rtc_base - time.utc);
     Ok(Machine {
         ram_bytes: options.ram_bytes.unwrap_or(RAM_BYTES_DEFAULT),
         cpu: options
@@ -43,16 +45,22 @@ pub fn new_machine(options: &Options, wiring: &Wiring, time: HostTime) -> Result
             initrd: options.initrd.as_deref().map(|path| absolute("-initrd", path)).transpose()?,
             cmdline: options.append.clone().unwrap_or_default(),
         },
-        clock: Clock { shift, auto, sleep: options.icount.sleep.unwrap_or(true), rtc_base },
+        clock: Clock { shift, auto, sleep: options.icount.sleep.unwrap_or(true), rtc_base, host_offset_s },
         uarts: wiring.uarts.clone(),
         devices: wiring.devices.clone(),
         functions: wiring.functions.clone(),
         no_reboot: options.no_reboot,
         no_shutdown: options.no_shutdown,
+        panic_action: panic_action(options).unwrap_or(PanicAction::None),
         debug_exit_port: options.debug_exit_port,
         debug_console: wiring.debug_console,
         uuid: options.uuid.clone(),
     })
+}
+
+/// What is said about panics: an action, or by asking for the device QEMU's default action.
+fn panic_action(options: &Options) -> Option<PanicAction> {
+    options.panic_action.or(options.panic_device.then_some(PanicAction::Shutdown))
 }
 
 /// Paths in a manifest mean the same from everywhere.
@@ -80,8 +88,11 @@ pub fn over_recorded(options: &Options, wiring: &Wiring, recorded: &Machine) -> 
         (machine.clock.shift, machine.clock.auto) = clock_rate(options);
     }
     machine.clock.sleep = options.icount.sleep.unwrap_or(machine.clock.sleep);
-    if let Some(RtcBase::Date(seconds)) = options.rtc {
+    if let Some(RtcOption { base: RtcBase::Date(seconds), .. }) = options.rtc {
         machine.clock.rtc_base = seconds;
+    }
+    if let Some(host) = options.rtc.and_then(|rtc| rtc.host) {
+        machine.clock.host_offset_s = host.then_some(machine.clock.host_offset_s.unwrap_or(0));
     }
     if let Some(kernel) = &options.kernel {
         machine.boot.kernel = Some(absolute("-kernel", kernel)?);
@@ -92,6 +103,7 @@ pub fn over_recorded(options: &Options, wiring: &Wiring, recorded: &Machine) -> 
     machine.boot.cmdline = options.append.clone().unwrap_or(machine.boot.cmdline);
     machine.no_reboot |= options.no_reboot;
     machine.no_shutdown |= options.no_shutdown;
+    machine.panic_action = panic_action(options).unwrap_or(machine.panic_action);
     machine.debug_exit_port = options.debug_exit_port.or(machine.debug_exit_port);
     machine.uuid = options.uuid.clone().or(machine.uuid);
     Ok(machine)
@@ -143,7 +155,10 @@ pub(crate) mod tests {
         let machine = machine("");
         assert_eq!(machine.ram_bytes, 128 << 20);
         assert_eq!(machine.cpu.model, "x86-64-v3");
-        assert_eq!(machine.clock, Clock { shift: 3, auto: true, sleep: true, rtc_base: 1000 });
+        assert_eq!(
+            machine.clock,
+            Clock { shift: 3, auto: true, sleep: true, rtc_base: 1000, host_offset_s: None }
+        );
         assert_eq!(machine.uarts, [Some(0)]);
     }
 
@@ -152,8 +167,48 @@ pub(crate) mod tests {
         let machine =
             machine("-m 4G -icount shift=7,sleep=off -rtc base=localtime -device isa-debug-exit,iobase=0xf4");
         assert_eq!(machine.ram_bytes, 4 << 30);
-        assert_eq!(machine.clock, Clock { shift: 7, auto: false, sleep: false, rtc_base: 4600 });
+        assert_eq!(
+            machine.clock,
+            Clock { shift: 7, auto: false, sleep: false, rtc_base: 4600, host_offset_s: None }
+        );
         assert_eq!(machine.debug_exit_port, Some(0xf4));
+    }
+
+    #[test]
+    fn the_rtc_follows_the_host_at_its_offset() {
+        for (line, offset) in [
+            ("-rtc clock=vm", None),
+            ("-rtc clock=host", Some(0)),
+            ("-rtc base=localtime,clock=host", Some(3600)),
+            ("-rtc clock=host,base=1970-01-01", Some(-1000)),
+        ] {
+            let recorded = machine(line);
+            assert_eq!(recorded.clock.host_offset_s, offset, "{line}");
+            let over = |line: &str| {
+                let options = options(line);
+                let wiring = Wiring::of_replay(&options, &recorded, false).unwrap();
+                over_recorded(&options, &wiring, &recorded).unwrap()
+            };
+            let again = over("-rtc base=utc");
+            assert_eq!(again.clock, recorded.clock, "{line}");
+            let given = over("-rtc clock=host");
+            assert_eq!(check_against(&recorded, &given).is_ok(), offset.is_some(), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_becomes_of_a_panic() {
+        for (line, action) in [
+            ("", PanicAction::None),
+            ("-device pvpanic", PanicAction::Shutdown),
+            ("-device pvpanic,ioport=0x505 -action panic=none", PanicAction::None),
+            ("-action panic=pause -device pvpanic", PanicAction::Pause),
+            ("-action panic=exit-failure", PanicAction::ExitFailure),
+        ] {
+            assert_eq!(machine(line).panic_action, action, "{line}");
+        }
+        let both = machine("-action reboot=shutdown,shutdown=pause");
+        assert!(both.no_reboot && both.no_shutdown && both.panic_action == PanicAction::None);
     }
 
     #[test]
@@ -178,6 +233,7 @@ pub(crate) mod tests {
             ("-icount shift=3", ["-icount", "shift", "auto", "3"]),
             ("-cpu qemu64,+avx", ["-cpu", "x86-64-v3", "qemu64", "avx"]),
             ("-rtc base=1970-01-01", ["-rtc", "base", "1000", "0"]),
+            ("-action panic=pause", ["-action panic=", "recorded none", "given pause", "machine"]),
             ("-no-shutdown", ["-no-shutdown", "off", "on", "given"]),
             ("-initrd /i", ["-initrd", "recorded", "given", "another machine"]),
         ] {

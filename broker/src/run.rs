@@ -29,7 +29,7 @@ use replay::difference::compare_image;
 use replay::event::Event;
 use replay::log::{Ending, Step};
 use replay::machine::Machine;
-use replay::manifest::{FORMAT, Manifest};
+use replay::manifest::{self, FORMAT, Manifest};
 use replay::recording::{Prepared, Recording, RecordingError, Replace};
 use replay::setup::Mode;
 use std::path::Path;
@@ -134,11 +134,12 @@ fn new_run(
         layers: layered.map(Prepared::make_disks).transpose()?,
         ..plan(machine, wiring, mode, options, target.map_or(0, |target| target.digest_interval))?
     };
-    run(&plan, options, facts, &mut |_| {}, || {
+    let end = run(&plan, options, facts, &mut |_| {}, || {
         let Some((prepared, manifest)) = prepared.zip(manifest) else { return Ok(Box::new(Plain)) };
         // Only now, when everything can start, may a recording be replaced.
         Ok(Box::new(Record::create(prepared.create(manifest)?)?))
-    })
+    })?;
+    Ok(end.under(plan.machine.panic_action))
 }
 
 fn manifest(
@@ -151,7 +152,7 @@ fn manifest(
         |option, path: &Option<_>| path.as_deref().map(|path| images::identify(option, path)).transpose();
     Ok(Manifest {
         format: FORMAT,
-        build: env!("CARGO_PKG_VERSION").to_owned(),
+        build: manifest::build(),
         uuid: uuid::Uuid::new_v4().hyphenated().to_string(),
         created_unix_s,
         machine: machine.clone(),
@@ -187,6 +188,7 @@ pub fn replay(options: &Options, path: &Path, snapshot: Option<&str>, show: bool
     let rr = RecordReplay { record: false, file: path.to_owned(), snapshot: manifest.snapshot_tag.clone() };
     let facts = facts(options, &machine, Some((&rr, manifest.created_unix_s)), &wiring);
     warn(options, &wiring);
+    warn_of_build(path, &manifest);
     let plan = plan(machine, wiring, Mode::Replay, options, manifest.digest_interval)?;
     run(&plan, options, facts, &mut |_| {}, || Ok(Box::new(journal)))
 }
@@ -220,6 +222,7 @@ pub fn verify(path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Verifie
         Ending::Damaged(damage) => damage.from.0,
     };
     let mut reached = 0;
+    warn_of_build(path, &manifest);
     let plan = plan(machine, wiring, Mode::Replay, &options, manifest.digest_interval)?;
     let end = run(
         &plan,
@@ -296,6 +299,12 @@ fn facts(options: &Options, machine: &Machine, rr: Option<(&RecordReplay, i64)>,
 fn warn(options: &Options, wiring: &Wiring) {
     for warning in options.warnings.iter().chain(&wiring.warnings) {
         eprintln!("reprise: warning: {warning}");
+    }
+}
+
+fn warn_of_build(path: &Path, manifest: &Manifest) {
+    if let Some(warning) = manifest.build_warning() {
+        eprintln!("reprise: warning: {}: {warning}", path.display());
     }
 }
 

@@ -64,7 +64,7 @@ fn report(path: &Path, verified: &Verified, seconds: f64) -> serde_json::Value {
     };
     let divergence = match &verified.end {
         End::Diverged(divergence) => Some(divergence),
-        End::Shutdown(_) | End::Replayed | End::Failed(_) | End::FailedAndSaid => None,
+        End::Shutdown(_) | End::PanicShutdown | End::Replayed | End::Failed(_) | End::FailedAndSaid => None,
     };
     serde_json::json!({
         "recording": path.display().to_string(),

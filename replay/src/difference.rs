@@ -1,7 +1,7 @@
 //! What contradicts a recording: options given to a replay that are not those of the recorded machine.
 
 use crate::device::{DeviceChoice, DeviceKind, Disk, Image, VirtioFunction, VirtioKind};
-use crate::machine::{Boot, Clock, CpuChoice, Machine};
+use crate::machine::{Boot, Clock, CpuChoice, Machine, PanicAction};
 use crate::manifest::FileIdentity;
 use std::fmt;
 
@@ -39,6 +39,7 @@ pub fn compare(recorded: &Machine, given: &Machine) -> Vec<Difference> {
         functions,
         no_reboot,
         no_shutdown,
+        panic_action,
         debug_exit_port,
         debug_console,
         uuid,
@@ -56,15 +57,17 @@ pub fn compare(recorded: &Machine, given: &Machine) -> Vec<Difference> {
     check("-kernel", presence(kernel.is_some()), presence(given.boot.kernel.is_some()));
     check("-initrd", presence(initrd.is_some()), presence(given.boot.initrd.is_some()));
     check("-append", format!("{cmdline:?}"), format!("{:?}", given.boot.cmdline));
-    let Clock { shift: _, auto: _, sleep, rtc_base } = clock;
+    let Clock { shift: _, auto: _, sleep, rtc_base, host_offset_s } = clock;
     check("-icount shift=", shift_text(clock), shift_text(&given.clock));
     check("-icount sleep=", on_off(*sleep), on_off(given.clock.sleep));
     check("-rtc base= (seconds since 1970)", rtc_base.to_string(), given.clock.rtc_base.to_string());
+    check("-rtc clock=", rtc_clock_text(*host_offset_s), rtc_clock_text(given.clock.host_offset_s));
     check("-serial (devices of the UARTs)", uarts_text(uarts), uarts_text(&given.uarts));
     check("devices", devices_text(devices), devices_text(&given.devices));
     check("-device (virtio)", functions_text(functions), functions_text(&given.functions));
     check("-no-reboot", on_off(*no_reboot), on_off(given.no_reboot));
     check("-no-shutdown", on_off(*no_shutdown), on_off(given.no_shutdown));
+    check("-action panic=", panic_text(*panic_action), panic_text(given.panic_action));
     let exit_port = |port: Option<u16>| port.map_or("none".into(), |port| format!("iobase={port:#x}"));
     check("-device isa-debug-exit", exit_port(*debug_exit_port), exit_port(given.debug_exit_port));
     let console = |choice: Option<(u16, u16)>| {
@@ -110,6 +113,24 @@ fn cpu_text(cpu: &CpuChoice) -> String {
 
 fn shift_text(clock: &Clock) -> String {
     if clock.auto { format!("auto (from {})", clock.shift) } else { clock.shift.to_string() }
+}
+
+fn panic_text(action: PanicAction) -> String {
+    match action {
+        PanicAction::None => "none",
+        PanicAction::Pause => "pause",
+        PanicAction::Shutdown => "shutdown",
+        PanicAction::ExitFailure => "exit-failure",
+    }
+    .into()
+}
+
+fn rtc_clock_text(host_offset_s: Option<i64>) -> String {
+    match host_offset_s {
+        None => "vm".into(),
+        Some(0) => "host".into(),
+        Some(offset) => format!("host ({offset:+} s)"),
+    }
 }
 
 fn on_off(value: bool) -> String {
@@ -204,7 +225,7 @@ mod tests {
     fn every_property_is_named_with_both_values() {
         let recorded = manifest::example().machine;
         type Change = fn(&mut Machine);
-        let cases: [(Change, &str); 16] = [
+        let cases: [(Change, &str); 18] = [
             (|m| m.ram_bytes = 320 << 20, "-m (RAM size): recorded 256 MiB, given 320 MiB"),
             (|m| m.cpu.features.clear(), "-cpu: recorded x86-64-v3,-avx2, given x86-64-v3"),
             (|m| m.cpu_count = 2, "-smp (number of CPUs): recorded 1, given 2"),
@@ -214,10 +235,12 @@ mod tests {
             (|m| m.clock.auto = true, "-icount shift=: recorded 5, given auto (from 5)"),
             (|m| m.clock.sleep = false, "-icount sleep=: recorded on, given off"),
             (|m| m.clock.rtc_base = 5, "-rtc base= (seconds since 1970): recorded 1700000000, given 5"),
+            (|m| m.clock.host_offset_s = Some(-60), "-rtc clock=: recorded vm, given host (-60 s)"),
             (|m| m.uarts = vec![None], "-serial (devices of the UARTs): recorded device 0, given none"),
             (|m| m.devices.clear(), "devices: recorded serial0 (Chardev), given none"),
             (|m| m.no_reboot = false, "-no-reboot: recorded on, given off"),
             (|m| m.no_shutdown = true, "-no-shutdown: recorded off, given on"),
+            (|m| m.panic_action = PanicAction::Pause, "-action panic=: recorded none, given pause"),
             (
                 |m| m.debug_exit_port = Some(0x501),
                 "-device isa-debug-exit: recorded none, given iobase=0x501",

@@ -46,7 +46,7 @@ pub enum Event {
     Nmi,
     /// The monitor asked for a reset.
     Reset,
-    /// A read of the host's real-time clock: nanoseconds since 1970-01-01 UTC.
+    /// A read of the host's real-time clock, which the RTC follows from here on: nanoseconds since 1970-01-01 UTC.
     HostClock {
         /// In nanoseconds.
         unix_ns: u64,

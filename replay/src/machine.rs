@@ -28,12 +28,30 @@ pub struct Machine {
     pub no_reboot: bool,
     /// A power-off pauses the run instead of ending it.
     pub no_shutdown: bool,
+    /// What becomes of a guest that says that it panicked.
+    #[serde(default)]
+    pub panic_action: PanicAction,
     /// I/O port of isa-debug-exit, if the device was asked for.
     pub debug_exit_port: Option<u16>,
     /// I/O port of the debug console (0xe9) and its device.
     pub debug_console: Option<(u16, u16)>,
     /// System UUID shown in SMBIOS and fw_cfg.
     pub uuid: Option<String>,
+}
+
+/// What becomes of a machine whose guest says at the pvpanic port that it panicked: `-action panic=`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PanicAction {
+    #[default]
+    /// It runs on; that it panicked is the cause of the end if a reset ends it later.
+    None,
+    /// It stands still until the monitor says otherwise.
+    Pause,
+    /// It ends; with `-no-shutdown` it stands still.
+    Shutdown,
+    /// It ends, and the status says that something went wrong.
+    ExitFailure,
 }
 
 /// CPU model and feature changes.
@@ -67,4 +85,7 @@ pub struct Clock {
     pub sleep: bool,
     /// Seconds since 1970 that the RTC shows at power-on.
     pub rtc_base: i64,
+    /// `-rtc clock=host`: the RTC follows the host's clock, ahead of it by these seconds. None: it runs on guest
+    /// time.
+    pub host_offset_s: Option<i64>,
 }

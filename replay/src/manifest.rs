@@ -11,6 +11,9 @@ use xxhash_rust::xxh3::xxh3_64;
 
 /// Version that this release writes, and the newest that it reads.
 pub const FORMAT: u32 = 1;
+/// Number of what a guest can see. Whoever changes that (a device, a table, an instruction's result, what an instruction
+/// counts) raises it: a recording of another revision may not replay.
+pub const REVISION: u32 = 1;
 /// A longer manifest is refused unread.
 pub const MANIFEST_BYTES_MAX: u64 = 4 << 20;
 
@@ -22,7 +25,7 @@ const NO_CHECKSUM: &str = "0000000000000000";
 pub struct Manifest {
     /// Version of the recording's format: [`FORMAT`].
     pub format: u32,
-    /// Version of the reprise that recorded.
+    /// The reprise that recorded: its [`build`].
     pub build: String,
     /// Identity of the recording, hyphenated; the log carries it too.
     pub uuid: String,
@@ -76,6 +79,11 @@ pub enum ManifestError {
         /// Its format.
         found: u32,
     },
+}
+
+/// Names this program in a recording: version and revision.
+pub fn build() -> String {
+    format!("{}+r{REVISION}", env!("CARGO_PKG_VERSION"))
 }
 
 #[derive(Serialize)]
@@ -133,6 +141,17 @@ impl Manifest {
         Ok(document.recording)
     }
 
+    /// What a user should know before replaying a recording of another build; none for this one's.
+    pub fn build_warning(&self) -> Option<String> {
+        let (recorded, ours) = (&self.build, build());
+        (*recorded != ours).then(|| {
+            format!(
+                "recorded by reprise {recorded}, this is {ours}: where their guests differ, the replay will \
+                 stop with the first difference"
+            )
+        })
+    }
+
     /// The uuid as the log's header has it.
     pub fn uuid_bytes(&self) -> Result<[u8; 16], ManifestError> {
         uuid::Uuid::parse_str(&self.uuid)
@@ -145,25 +164,26 @@ impl Manifest {
 #[doc(hidden)]
 pub fn example() -> Manifest {
     use crate::device::{DeviceChoice, DeviceKind};
-    use crate::machine::{Boot, Clock, CpuChoice};
+    use crate::machine::{Boot, Clock, CpuChoice, PanicAction};
     let machine = Machine {
         ram_bytes: 256 << 20,
         cpu: CpuChoice { model: "x86-64-v3".into(), features: vec![("avx2".into(), false)] },
         cpu_count: 1,
         boot: Boot { kernel: Some("/boot/vmlinuz".into()), initrd: None, cmdline: "console=ttyS0".into() },
-        clock: Clock { shift: 5, auto: false, sleep: true, rtc_base: 1_700_000_000 },
+        clock: Clock { shift: 5, auto: false, sleep: true, rtc_base: 1_700_000_000, host_offset_s: None },
         uarts: vec![Some(0)],
         devices: vec![DeviceChoice { id: "serial0".into(), kind: DeviceKind::Chardev }],
         functions: vec![],
         no_reboot: true,
         no_shutdown: false,
+        panic_action: PanicAction::None,
         debug_exit_port: None,
         debug_console: None,
         uuid: None,
     };
     Manifest {
         format: FORMAT,
-        build: "0.1.0".into(),
+        build: build(),
         uuid: "67e55044-10b1-426f-9247-bb680e5fe0c8".into(),
         created_unix_s: 1_700_000_001,
         machine,
@@ -202,6 +222,23 @@ mod tests {
             }
             assert!(Manifest::from_text(&text[..at]).is_err(), "cut at {at}");
         }
+    }
+
+    #[test]
+    fn another_build_is_named() {
+        assert_eq!(example().build_warning(), None);
+        let other = Manifest { build: "0.0.9+r0".into(), ..example() };
+        let warning = other.build_warning().unwrap();
+        assert!(warning.contains("0.0.9+r0") && warning.contains(&build()), "{warning}");
+    }
+
+    /// Recordings from before a field of the machine existed.
+    #[test]
+    fn what_an_older_manifest_does_not_say_has_its_default() {
+        let mut json = serde_json::to_value(example().machine).unwrap();
+        json.as_object_mut().unwrap().remove("panic_action").unwrap();
+        json["clock"].as_object_mut().unwrap().remove("host_offset_s").unwrap();
+        assert_eq!(serde_json::from_value::<Machine>(json).unwrap(), example().machine);
     }
 
     #[test]

@@ -145,10 +145,21 @@ fn reboot() {
     ends("job=reboot", 0, "guest-reset");
 }
 
-/// With panic=-1 a kernel that panics resets the machine at once; without a panic device nothing else can be seen.
+/// With panic=-1 a kernel that panics resets the machine at once. Its driver has told the pvpanic device.
 #[test]
-fn panic_resets() {
-    ends("job=panic", 0, "guest-reset");
+fn panic() {
+    ends("job=panic", 1, "guest-panic");
+}
+
+/// Without the driver nothing but the reset can be seen.
+#[test]
+fn panic_without_the_driver() {
+    ends("job=panic-untold", 0, "guest-reset");
+}
+
+#[test]
+fn power_off() {
+    ends("job=power-off", 0, "guest-shutdown");
 }
 
 /// With reboot=t the kernel resets by a triple fault.

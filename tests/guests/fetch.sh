@@ -38,6 +38,11 @@ image() {
     [ -n "$package" ] || { echo "fetch.sh: no $1; run apt-get update" >&2; exit 1; }
     fetch "$package"
     mv "$(ls "$root/$package"/boot/vmlinuz-* | tail -1)" "$dir/$2"
+    # The modules that init loads, under the name of their kernel.
+    local release=${package#linux-image-}
+    mkdir -p "$root/initrd/lib/modules/$release"
+    cp "$root/$package/lib/modules/$release/kernel/drivers/misc/pvpanic"/pvpanic{,-mmio}.ko \
+        "$root/initrd/lib/modules/$release"
 }
 
 image linux-image-cloud-amd64 vmlinuz-cloud

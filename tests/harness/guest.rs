@@ -3,7 +3,7 @@
 use super::layout::*;
 use super::paging::{Format, PRESENT, Tables, USER, WRITE};
 use super::segments::{self, Gate, INTERRUPT_GATE, selector};
-use replay::machine::{Boot, Clock, CpuChoice, Machine};
+use replay::machine::{Boot, Clock, CpuChoice, Machine, PanicAction};
 use vcpu::core::Core;
 use vcpu::interp::{Interpreter, Stop};
 use vcpu::run::digest::{self, RamDigest};
@@ -50,12 +50,13 @@ fn description() -> Machine {
         cpu: CpuChoice { model: "x86-64-v3".into(), features: vec![] },
         cpu_count: 1,
         boot: Boot::default(),
-        clock: Clock { shift: SHIFT, auto: false, sleep: false, rtc_base: 0 },
+        clock: Clock { shift: SHIFT, auto: false, sleep: false, rtc_base: 0, host_offset_s: None },
         uarts: vec![None],
         devices: vec![],
         functions: vec![],
         no_reboot: true,
         no_shutdown: false,
+        panic_action: PanicAction::None,
         debug_exit_port: None,
         debug_console: None,
         uuid: None,

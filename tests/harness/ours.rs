@@ -3,7 +3,7 @@
 
 use crate::arena::{self, CODE, Image, PAGE, RIGHTS, Rights};
 use crate::state::{CodeSize, Outcome, Raised, State};
-use replay::machine::{Boot, Clock, CpuChoice, Machine};
+use replay::machine::{Boot, Clock, CpuChoice, Machine, PanicAction};
 use vcpu::core::Core;
 use vcpu::interp::{Interpreter, Stop};
 use vcpu::state::{Activity, Segment, Shadow, TableReg, cr0, cr4, efer, seg};
@@ -50,12 +50,13 @@ fn machine(model: &str, features: &[(&str, bool)]) -> Machine {
         cpu: CpuChoice { model: model.into(), features },
         cpu_count: 1,
         boot: Boot::default(),
-        clock: Clock { shift: 0, auto: false, sleep: false, rtc_base: 0 },
+        clock: Clock { shift: 0, auto: false, sleep: false, rtc_base: 0, host_offset_s: None },
         uarts: vec![],
         devices: vec![],
         functions: vec![],
         no_reboot: true,
         no_shutdown: false,
+        panic_action: PanicAction::None,
         debug_exit_port: None,
         debug_console: None,
         uuid: None,

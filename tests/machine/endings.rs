@@ -2,7 +2,7 @@
 
 use crate::guests;
 use crate::lab::{Lab, PATIENCE};
-use crate::process::assert_gone;
+use crate::process::{Child, assert_gone};
 use nix::sys::signal::Signal;
 
 /// Records a guest that ends by itself; replays and verifies it.
@@ -42,6 +42,46 @@ fn debug_exit() {
     ends(guests::debug_exit(), "-device isa-debug-exit,iobase=0xf4,iosize=0x04", 0x21, "debug-exit 0x10");
 }
 
+/// A reset after a panic is the panic's.
+#[test]
+fn panic_and_reset() {
+    ends(guests::panic_and_reset(), "-no-reboot", 1, "guest-panic");
+    ends(guests::panic_and_reset(), "-action panic=none,reboot=shutdown -device pvpanic", 1, "guest-panic");
+}
+
+#[test]
+fn a_panic_that_is_only_remembered() {
+    ends(guests::panic_and_power_off(), "", 0, "guest-shutdown");
+}
+
+#[test]
+fn a_panic_ends_the_run() {
+    ends(guests::panic_and_power_off(), "-device pvpanic,ioport=0x505", 0, "guest-panic");
+    ends(guests::panic_and_power_off(), "-action panic=shutdown", 0, "guest-panic");
+    ends(guests::panic_and_power_off(), "-action panic=exit-failure -no-shutdown", 1, "guest-panic");
+}
+
+/// Runs a guest that panics; `answer` is given to the monitor once it stands still.
+fn pauses_at_panic(options: &str, answer: &[u8], cause: &str) {
+    let lab = Lab::new();
+    lab.write("k", guests::panic_and_power_off());
+    let words = format!("record -o rec -kernel k -serial file:out -monitor stdio {options}");
+    let mut child = lab.start(&words);
+    status_becomes(&mut child, "paused (guest-panicked)");
+    child.type_bytes(answer);
+    child.end(PATIENCE).well();
+    assert_eq!(std::fs::read(lab.path("out")).unwrap(), b"B");
+    assert_eq!(lab.cause("rec"), cause);
+    lab.run("verify rec").well();
+}
+
+#[test]
+fn a_panic_pauses_until_cont_or_quit() {
+    pauses_at_panic("-action panic=pause", b"cont\n", "guest-shutdown");
+    pauses_at_panic("-action panic=pause", b"quit\n", "host-qmp-quit");
+    pauses_at_panic("-device pvpanic -no-shutdown", b"quit\n", "host-qmp-quit");
+}
+
 /// Without -no-reboot a reset starts the guest again, until a signal ends the run.
 fn reboots(guest: Vec<u8>) {
     let lab = Lab::new();
@@ -60,6 +100,12 @@ fn reboots(guest: Vec<u8>) {
 #[test]
 fn a_reset_starts_again() {
     reboots(guests::reset());
+}
+
+/// The new start knows nothing of the panic.
+#[test]
+fn a_reset_after_a_panic_starts_again() {
+    reboots(guests::panic_and_reset());
 }
 
 #[test]
@@ -84,20 +130,25 @@ fn signals_end_a_machine_that_waits_for_ever() {
     }
 }
 
+/// Asks the monitor on stdio until the machine has this status.
+fn status_becomes(child: &mut Child, status: &str) {
+    child.until_text("(reprise) ", PATIENCE);
+    for _ in 0..200 {
+        child.type_bytes(b"info status\n");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        if String::from_utf8_lossy(&child.out()).contains(status) {
+            break;
+        }
+    }
+    child.until_text(&format!("VM status: {status}"), PATIENCE);
+}
+
 #[test]
 fn no_shutdown_pauses_until_quit() {
     let lab = Lab::new();
     lab.write("k", guests::power_off());
     let mut child = lab.start("record -o rec -kernel k -serial file:out -monitor stdio -no-shutdown");
-    child.until_text("(reprise) ", PATIENCE);
-    for _ in 0..200 {
-        child.type_bytes(b"info status\n");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-        if String::from_utf8_lossy(&child.out()).contains("paused (shutdown)") {
-            break;
-        }
-    }
-    child.until_text("VM status: paused (shutdown)", PATIENCE);
+    status_becomes(&mut child, "paused (shutdown)");
     child.type_bytes(b"quit\n");
     child.end(PATIENCE).well();
     assert_eq!(std::fs::read(lab.path("out")).unwrap(), b"B");

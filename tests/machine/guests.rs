@@ -60,6 +60,21 @@ pub fn reset() -> Vec<u8> {
     after_letter(&[0x66, 0xba, 0xf9, 0x0c, 0xb0, 0x06, 0xee, 0xf4])
 }
 
+/// mov dx, 0x505; mov al, 1; out dx, al; then the code.
+fn after_panic(code: &[u8]) -> Vec<u8> {
+    after_letter(&[&[0x66, 0xba, 0x05, 0x05, 0xb0, 0x01, 0xee], code].concat())
+}
+
+/// Panics, then resets as `reset`.
+pub fn panic_and_reset() -> Vec<u8> {
+    after_panic(&[0x66, 0xba, 0xf9, 0x0c, 0xb0, 0x06, 0xee, 0xf4])
+}
+
+/// Panics, then powers off.
+pub fn panic_and_power_off() -> Vec<u8> {
+    after_panic(POWER_OFF)
+}
+
 /// mov dx, 0xf4; mov al, 0x10; out dx, al; hlt.
 pub fn debug_exit() -> Vec<u8> {
     after_letter(&[0x66, 0xba, 0xf4, 0x00, 0xb0, 0x10, 0xee, 0xf4])
@@ -68,6 +83,64 @@ pub fn debug_exit() -> Vec<u8> {
 /// cli; hlt: waits for ever.
 pub fn halted() -> Vec<u8> {
     after_letter(&[0xfa, 0xf4, 0xeb, 0xfd])
+}
+
+/// cli; a periodic timer that nobody hears (mov al, 0x34; out 0x43, al; mov al, 0; out 0x40, al twice); hlt for ever.
+pub fn halted_with_timer() -> Vec<u8> {
+    after_letter(&[0xfa, 0xb0, 0x34, 0xe6, 0x43, 0xb0, 0x00, 0xe6, 0x40, 0xe6, 0x40, 0xf4, 0xeb, 0xfd])
+}
+
+/// Raises #UD for ever, by a handler that is an invalid instruction itself: 2 GiB of stack last for minutes.
+pub fn stuck() -> Vec<u8> {
+    stuck_on(0x7ff0_0000)
+}
+
+/// The same with a stack where no memory is.
+pub fn stuck_on_nothing() -> Vec<u8> {
+    stuck_on(0xc000_0000)
+}
+
+fn stuck_on(stack: u32) -> Vec<u8> {
+    // Behind the seven bytes of `after_letter`.
+    let code = LOAD_ADDRESS + CODE_OFFSET + 7;
+    let (handler, idt) = (code + 12, code + 20);
+    let mut bytes = vec![0xbc]; // mov esp, stack
+    bytes.extend(stack.to_le_bytes());
+    bytes.extend([0x0f, 0x01, 0x1d]); // lidt [code + 14]
+    bytes.extend((code + 14).to_le_bytes());
+    bytes.extend([0x0f, 0x0b]); // ud2
+    bytes.extend([0x37, 0x00]);
+    bytes.extend(idt.to_le_bytes());
+    bytes.extend([0; 6 * 8]);
+    // A 32-bit interrupt gate (SDM 3A 6.11).
+    let [low, high] = [handler as u16, (handler >> 16) as u16].map(u16::to_le_bytes);
+    bytes.extend(low);
+    bytes.extend([0x10, 0x00, 0x00, 0x8e]);
+    bytes.extend(high);
+    after_letter(&bytes)
+}
+
+/// Prints what it reads at 3 MiB ('Z') while the A20 gate is closed (2 MiB answers: 'A') and when it is open again.
+pub fn a20() -> Vec<u8> {
+    const PRINT_3_MIB: &[u8] = &[0xa0, 0x00, 0x00, 0x30, 0x00, 0x66, 0xba, 0xf8, 0x03, 0xee];
+    let code = [
+        // It goes on in its copy at 2 MiB: its own address has the bit.
+        &[0xbe, 0x00, 0x00, 0x10, 0x00][..], // mov esi, 1 MiB
+        &[0xbf, 0x00, 0x00, 0x20, 0x00],     // mov edi, 2 MiB
+        &[0xb9, 0x00, 0x10, 0x00, 0x00],     // mov ecx, 4096
+        &[0xf3, 0xa4],                       // rep movsb
+        &[0xb8, 0x7f, 0x00, 0x20, 0x00],     // mov eax, after
+        &[0xff, 0xe0],                       // jmp eax
+        &[0xc6, 0x05, 0, 0, 0x20, 0, b'A'],  // after: mov byte [2 MiB], 'A'
+        &[0xc6, 0x05, 0, 0, 0x30, 0, b'Z'],  // mov byte [3 MiB], 'Z'
+        &[0xb0, 0xdd, 0xe6, 0x64],           // mov al, 0xdd; out 0x64, al
+        &[0xb0, 0x00, 0xe6, 0x92],           // mov al, 0; out 0x92, al
+        PRINT_3_MIB,
+        &[0xb0, 0x02, 0xe6, 0x92], // mov al, 2; out 0x92, al
+        PRINT_3_MIB,
+        POWER_OFF,
+    ];
+    after_letter(&code.concat())
 }
 
 /// Echoes what is typed; Ctrl-d ends it.
@@ -105,6 +178,22 @@ pub fn ticker() -> Vec<u8> {
         &[0x66, 0xba, 0xf8, 0x03],           // mov dx, 0x3f8
         &[0xec, 0xee, 0x3c, b'q'],           // in al, dx; out dx, al; cmp al, 'q'
         &[0x75, 0xc8],                       // jne again
+        POWER_OFF,
+    ];
+    multiboot(&code.concat())
+}
+
+/// Prints a letter whenever the seconds of the RTC change, three times, and ends.
+pub fn seconds() -> Vec<u8> {
+    let code = [
+        &[0xb9, 0x03, 0x00, 0x00, 0x00][..],   // mov ecx, 3
+        &[0xb0, 0x0a, 0xe6, 0x70, 0xe4, 0x71], // again: mov al, 10; out 0x70, al; in al, 0x71
+        &[0xb0, 0x00, 0xe6, 0x70, 0xe4, 0x71], // mov al, 0; out 0x70, al; in al, 0x71
+        &[0x38, 0xd8, 0x74, 0xf0],             // cmp al, bl; je again
+        &[0x88, 0xc3],                         // mov bl, al
+        &[0x66, 0xba, 0xf8, 0x03],             // mov dx, 0x3f8
+        &[0xb0, b'T', 0xee],                   // mov al, 'T'; out dx, al
+        &[0x49, 0x75, 0xe4],                   // dec ecx; jnz again
         POWER_OFF,
     ];
     multiboot(&code.concat())

@@ -17,4 +17,5 @@ mod load;
 mod monitor;
 #[path = "../program/process.rs"]
 mod process;
+mod progress;
 mod replaying;

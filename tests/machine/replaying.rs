@@ -27,6 +27,54 @@ fn the_rate_that_follows_the_host_is_replayed() {
 }
 
 #[test]
+fn a_recording_of_another_build_is_replayed_with_a_warning() {
+    let (lab, recorded) = demo_recorded();
+    assert_eq!(lab.run("replay rec").well().err, "");
+    let text = std::fs::read(lab.path("rec/manifest.json")).unwrap();
+    let mut manifest = replay::manifest::Manifest::from_text(&text).unwrap();
+    manifest.build = "0.0.9+r0".to_owned();
+    lab.write("rec/manifest.json", manifest.to_text().unwrap());
+    for words in ["replay rec", "verify rec"] {
+        let done = lab.run(words).well();
+        let warning = "reprise: warning: rec: recorded by reprise 0.0.9+r0, this is ";
+        assert!(done.err.starts_with(warning), "{words}: {}", done.err);
+        if words == "replay rec" {
+            done.same_output(&recorded);
+            assert_eq!(done.err.lines().count(), 1, "{}", done.err);
+        }
+    }
+}
+
+/// Bit 20 of an address is masked while the gate is closed, also where the translation was known before.
+#[test]
+fn the_a20_gate_masks_addresses() {
+    let lab = Lab::new();
+    lab.write("k", guests::a20());
+    let recorded = lab.run("record --digest-interval 1000 -o rec -kernel k -m 16 -serial stdio").well();
+    assert_eq!(recorded.out, b"BAZ");
+    lab.run("verify rec").well();
+}
+
+/// At shift=0 a second of guest time has 10^9 instructions: far more than this guest runs in a second of the host.
+#[test]
+fn the_hosts_clock_is_replayed() {
+    let lab = Lab::new();
+    lab.write("k", guests::seconds());
+    let words = "record -o rec -kernel k -serial stdio -icount shift=0 -rtc base=2001-01-01,clock=host";
+    let recorded = lab.run(words).well();
+    assert_eq!(recorded.out, b"TTT");
+    let info = lab.run("info rec --json").well().json();
+    let dates = info["log"]["kinds"]["host-clock"].as_u64().unwrap();
+    assert!((10..1000).contains(&dates), "{dates} looks at the host's clock in some seconds");
+    let instructions = info["log"]["instructions"].as_u64().unwrap();
+    assert!(instructions < 900_000_000, "the RTC ran on guest time: {instructions} instructions");
+    lab.run("replay rec").well().same_output(&recorded);
+    lab.run("verify rec").well();
+    let refused = lab.run("-icount rr=replay,rrfile=rec -rtc clock=vm").with_status(1);
+    assert!(refused.err.contains("-rtc clock=: recorded host (-"), "{}", refused.err);
+}
+
+#[test]
 fn output_of_a_replay_may_go_elsewhere() {
     let (lab, recorded) = demo_recorded();
     let to_file = lab.run("replay rec -serial file:serial.txt").well();

@@ -13,7 +13,7 @@ use broker::sequence::ending::End;
 use replay::device::{DeviceChoice, DeviceKind};
 use replay::lane;
 use replay::log::{Ending, LogError, Reader, Writer, survey};
-use replay::machine::{Boot, Clock as GuestClock, CpuChoice, Machine as Description};
+use replay::machine::{Boot, Clock as GuestClock, CpuChoice, Machine as Description, PanicAction};
 use replay::recording::Recording;
 use replay::setup::{Mode, VcpuSetup};
 use std::cell::RefCell;
@@ -93,12 +93,19 @@ impl<'a> Case<'a> {
                 auto: dice.one_in(4),
                 sleep: !dice.one_in(3),
                 rtc_base: 1_700_000_000,
+                host_offset_s: dice.one_in(2).then(|| dice.below(7200) as i64 - 3600),
             },
             uarts: vec![Some(0), Some(1)],
             devices: vec![device("serial0"), device("serial1"), device("debug")],
             functions: vec![],
             no_reboot: dice.one_in(4),
             no_shutdown: dice.one_in(6),
+            panic_action: match dice.below(6) {
+                0 => PanicAction::Pause,
+                1 => PanicAction::Shutdown,
+                2 => PanicAction::ExitFailure,
+                _ => PanicAction::None,
+            },
             debug_exit_port: Some(0xf4),
             debug_console: Some((0x402, 2)),
             uuid: None,

@@ -18,7 +18,7 @@ pub fn image() -> &'static [u8] {
 }
 
 /// Operations that a script may use at any place, as often as they stand here.
-pub const COMMON: &[u8] = b"cccclhhhiiijpprtoouuggffwwssnmmbbeeddk";
+pub const COMMON: &[u8] = b"cccclhhhiiijpprtoouuggffwwssnmmbbeeddkq";
 /// Operations that restart the machine.
 pub const RESETS: &[u8] = b"ABCD";
 /// Operations that end the run in another way than by power-off.

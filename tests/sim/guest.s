@@ -259,6 +259,10 @@ op_time:
     movl $0xfee00390, %eax
     movl (%eax), %eax
     call mix
+    movb $0x0a, %al                     # RTC: is an update near?
+    outb %al, $0x70
+    inb $0x71, %al
+    call mix
     movb $0, %al
     outb %al, $0x70
     inb $0x71, %al
@@ -349,6 +353,15 @@ op_modify_code:
 1:  movb $0, %al
     movzbl %al, %eax
     call mix
+    ret
+
+# Says that it panicked, and runs on if it is let.
+op_panic:
+    movl $0x505, %edx
+    inb %dx, %al
+    call mix
+    movb $1, %al
+    outb %al, %dx
     ret
 
 op_power_button:
@@ -466,6 +479,7 @@ operations:
     operation 'n', op_software_interrupt
     operation 'm', op_modify_code
     operation 'b', op_power_button
+    operation 'q', op_panic
     operation 'e', op_timer_period
     operation 'd', op_hold_off
     operation 'k', op_halt_tight

@@ -19,6 +19,7 @@ use case::{Case, Outcome, Recorded};
 use dice::Dice;
 use replay::event::{Event, ShutdownCause};
 use replay::log::{Ending, Reader, Step};
+use replay::machine::PanicAction;
 use replay::manifest;
 use replay::recording::{Recording, Replace};
 use std::path::Path;
@@ -92,6 +93,7 @@ fn the_guest_knows_every_operation() {
         case.description.clock.shift = 7;
         case.description.no_reboot = false;
         case.description.no_shutdown = false;
+        case.description.panic_action = PanicAction::None;
         let recorded = case.record_with(Habits { type_in: 300, ..Habits::quiet() }, Fate::Well, &mut dice);
         let Outcome { end, outputs, .. } = &recorded.outcome;
         let name = char::from(*operation);

@@ -22,6 +22,10 @@ impl HostClock for Clock {
         Duration::from_nanos(self.0.borrow().time_ns())
     }
 
+    fn unix_ns(&self) -> u64 {
+        self.0.borrow_mut().date_ns()
+    }
+
     fn wait(
         &mut self,
         lane: &mut VcpuEnd,
@@ -87,6 +91,10 @@ impl Inputs for Sliced<'_> {
 
     fn stalled(&mut self, machine: &mut Machine, device: DeviceIndex) -> Result<Flow, RunError> {
         self.inner.stalled(machine, device)
+    }
+
+    fn guest_pauses(&mut self, machine: &mut Machine, cause: ShutdownCause) -> Result<Flow, RunError> {
+        self.inner.guest_pauses(machine, cause)
     }
 
     fn guest_ended(&mut self, machine: &mut Machine, cause: ShutdownCause) -> Result<Flow, RunError> {

@@ -147,6 +147,14 @@ impl World {
         self.time_ns
     }
 
+    /// The host's date: slower or faster than its time, and now and then set to something else.
+    pub fn date_ns(&mut self) -> u64 {
+        if self.dice.one_in(20) {
+            return self.dice.next();
+        }
+        1_700_000_000_000_000_000 + self.time_ns * (1 + self.dice.below(1000))
+    }
+
     pub fn dice(&mut self) -> &mut Dice {
         &mut self.dice
     }
@@ -208,7 +216,9 @@ impl World {
                 self.core.stop().expect("a running machine can be stopped");
                 self.continue_turn = self.turns + self.dice.magnitude(4);
             }
-            RunStatus::Prelaunch | RunStatus::Paused if self.turns >= self.continue_turn => {
+            RunStatus::Prelaunch | RunStatus::Paused | RunStatus::Panicked
+                if self.turns >= self.continue_turn =>
+            {
                 self.core.cont().expect("a paused machine can go on");
             }
             _ => {}

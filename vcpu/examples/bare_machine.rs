@@ -3,7 +3,7 @@
 //! `cargo run --release -p vcpu --example bare_machine KERNEL INITRD "CMDLINE" [RAM_MIB] [ICOUNT_LIMIT]`
 
 use replay::event::ShutdownCause;
-use replay::machine::{Boot, Clock, CpuChoice, Machine as Description};
+use replay::machine::{Boot, Clock, CpuChoice, Machine as Description, PanicAction};
 use replay::setup::{Mode, VcpuSetup};
 use std::io::Write;
 use vcpu::interp::Stop;
@@ -36,12 +36,13 @@ fn setup(arguments: &[String], ram_mib: u64) -> VcpuSetup {
         cpu: CpuChoice { model: std::env::var("CPU").unwrap_or("x86-64-v3".into()), features: vec![] },
         cpu_count: 1,
         boot: Boot { kernel: Some(text(0).into()), initrd, cmdline: text(2) },
-        clock: Clock { shift: 3, auto: false, sleep: false, rtc_base: 1_700_000_000 },
+        clock: Clock { shift: 3, auto: false, sleep: false, rtc_base: 1_700_000_000, host_offset_s: None },
         uarts: vec![Some(0)],
         devices: vec![],
         functions: vec![],
         no_reboot: true,
         no_shutdown: false,
+        panic_action: PanicAction::None,
         debug_exit_port: Some(0xf4),
         debug_console: None,
         uuid: None,

@@ -7,6 +7,9 @@ use crate::mem::access::FastMasks;
 use crate::state::Cpu;
 use replay::time::Vtime;
 
+/// The address line that the A20 gate holds.
+const A20: u64 = 1 << 20;
+
 /// The machine as seen from one instruction.
 pub struct Core {
     /// The CPU that executes now.
@@ -39,6 +42,8 @@ pub struct Core {
     pub entropy: crate::system::entropy::Entropy,
     /// RFLAGS.TF when the current instruction began; #DB follows it (system/debug.rs).
     pub trap_flag: bool,
+    /// What the A20 gate lets through of a physical address; `set_a20` keeps it.
+    pub a20_mask: u64,
     /// icount at which an exception or interrupt was last delivered. While it is the CPU's icount, no instruction
     /// has retired since, and the machine is at no place that an icount names: no event may land.
     pub delivered_icount: Option<u64>,
@@ -89,6 +94,12 @@ impl Core {
     pub fn use_device(&mut self) {
         self.leave_block = true;
         self.service = true;
+    }
+
+    /// Opens or closes the A20 gate. Translations hold what it let through, so they go.
+    pub fn set_a20(&mut self, open: bool) {
+        self.a20_mask = if open { u64::MAX } else { !A20 };
+        self.cpu.tlb.flush_all();
     }
 
     /// Something was delivered and no instruction has retired since: an event stamped with this icount would be

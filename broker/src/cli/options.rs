@@ -9,8 +9,8 @@ use super::drive::Place;
 use super::icount::IcountOption;
 use super::net::{NetOption, Netdev};
 use super::object::Object;
-use super::rtc::RtcBase;
-use replay::machine::CpuChoice;
+use super::rtc::RtcOption;
+use replay::machine::{CpuChoice, PanicAction};
 use std::path::PathBuf;
 
 /// The options of one run.
@@ -28,8 +28,8 @@ pub struct Options {
     pub cpu: Option<CpuChoice>,
     /// `-icount`.
     pub icount: IcountOption,
-    /// `-rtc base=`.
-    pub rtc: Option<RtcBase>,
+    /// `-rtc`.
+    pub rtc: Option<RtcOption>,
     /// `-chardev`, in order.
     pub chardevs: Vec<Chardev>,
     /// `-serial`, in order: UART 0 first.
@@ -58,6 +58,10 @@ pub struct Options {
     pub devices: Vec<DeviceOption>,
     /// `-action device-exit=`: what happens when a device process ends.
     pub on_device_exit: DeviceExit,
+    /// `-device pvpanic`: the device is always there; asked for, it has QEMU's default action.
+    pub panic_device: bool,
+    /// `-action panic=`.
+    pub panic_action: Option<PanicAction>,
     /// `-S`.
     pub start_paused: bool,
     /// `-no-reboot`.

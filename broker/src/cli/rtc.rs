@@ -13,30 +13,39 @@ pub enum RtcBase {
     Date(i64),
 }
 
+/// What `-rtc` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RtcOption {
+    /// `base=`; what is not said is UTC.
+    pub base: RtcBase,
+    /// `clock=`, if given: it follows the host's clock, or runs on guest time.
+    pub host: Option<bool>,
+}
+
 /// Reads the value of `-rtc`.
-pub fn parse(text: &str) -> Result<RtcBase, String> {
+pub fn parse(text: &str) -> Result<RtcOption, String> {
     let mut list = KeyValues::parse(text, None)?;
     let base = list.take("base")?;
-    match list.take("clock")?.as_deref() {
-        None | Some("vm") => {}
-        // Before a guest sets its RTC, both clocks show the base and run on; the difference is only what a
-        // host that changes its own clock does to the guest.
-        Some("host") => return Err("clock=host is not supported yet; clock=vm is".to_owned()),
-        Some("rt") => return Err("clock=rt is not supported; clock=vm is".to_owned()),
+    let host = match list.take("clock")?.as_deref() {
+        None => None,
+        Some("vm") => Some(false),
+        Some("host") => Some(true),
+        Some("rt") => return Err("clock=rt is not supported; clock=vm and clock=host are".to_owned()),
         Some(other) => return Err(format!("invalid option value '{other}'")),
-    }
+    };
     match list.take("driftfix")?.as_deref() {
         None | Some("none") => {}
         Some(other) => return Err(format!("driftfix={other} is not supported")),
     }
     list.finish()?;
-    match base.as_deref() {
-        None | Some("utc") => Ok(RtcBase::Utc),
-        Some("localtime") => Ok(RtcBase::LocalTime),
+    let base = match base.as_deref() {
+        None | Some("utc") => RtcBase::Utc,
+        Some("localtime") => RtcBase::LocalTime,
         Some(date) => parse_date(date).map(RtcBase::Date).ok_or_else(|| {
             "invalid datetime format; valid formats: '2006-06-17T16:01:21' or '2006-06-17'".to_owned()
-        }),
-    }
+        })?,
+    };
+    Ok(RtcOption { base, host })
 }
 
 /// `2006-06-17T16:01:21` or `2006-06-17`, as seconds since 1970-01-01 UTC.
@@ -91,11 +100,16 @@ mod tests {
     #[test]
     fn dates() {
         // Values from `date -u -d … +%s`.
-        assert_eq!(parse("base=2006-06-17T16:01:21"), Ok(RtcBase::Date(1_150_560_081)));
-        assert_eq!(parse("base=2006-06-17"), Ok(RtcBase::Date(1_150_502_400)));
-        assert_eq!(parse("base=2024-02-29,clock=vm"), Ok(RtcBase::Date(1_709_164_800)));
-        assert_eq!(parse("base=utc"), Ok(RtcBase::Utc));
-        assert_eq!(parse("base=localtime"), Ok(RtcBase::LocalTime));
+        for (text, base, host) in [
+            ("base=2006-06-17T16:01:21", RtcBase::Date(1_150_560_081), None),
+            ("base=2006-06-17", RtcBase::Date(1_150_502_400), None),
+            ("base=2024-02-29,clock=vm", RtcBase::Date(1_709_164_800), Some(false)),
+            ("base=utc", RtcBase::Utc, None),
+            ("base=localtime", RtcBase::LocalTime, None),
+            ("clock=host", RtcBase::Utc, Some(true)),
+        ] {
+            assert_eq!(parse(text), Ok(RtcOption { base, host }), "{text}");
+        }
         for wrong in ["base=2023-02-29", "base=2023-1", "base=x", "base=2023-01-01T25:00:00", "basis=utc"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }

@@ -6,10 +6,16 @@ use super::keyval::KeyValues;
 use super::net::{self, NetOption, Netdev};
 use super::options::{DebugConsole, DeviceExit, Options};
 use super::{block, device as device_option, object as object_option};
+use replay::machine::PanicAction;
+
+/// The port of pvpanic.
+const PANIC_PORT: u64 = 0x505;
+/// The events that pvpanic knows: a panic, and a panic whose dump is being written.
+const PANIC_EVENTS: u64 = 3;
 
 /// What `-device help` prints.
 pub(super) fn device_help() -> String {
-    let debug = "isa-debug-exit\n    [iobase=PORT][,iosize=N]\nisa-debugcon\n    [iobase=PORT,]chardev=ID\n";
+    let debug = "isa-debug-exit\n    [iobase=PORT][,iosize=N]\nisa-debugcon\n    [iobase=PORT,]chardev=ID\npvpanic\n";
     let common = "PCI devices also have: id=, bus=pci.0, addr=SLOT[.FUNCTION], vectors=N, window=on|off\n";
     format!("{}{debug}{common}", device_option::help())
 }
@@ -87,6 +93,15 @@ pub(super) fn device(options: &mut Options, value: &str) -> Result<(), String> {
             let target = Target::Named(list.take("chardev")?.ok_or("chardev= is missing")?);
             if options.debug_console.replace(DebugConsole { port, target }).is_some() {
                 return Err("only one debug console".to_owned());
+            }
+        }
+        "pvpanic" => {
+            options.panic_device = true;
+            let fixed = [("ioport", PANIC_PORT), ("events", PANIC_EVENTS)];
+            for (key, only) in fixed {
+                if let Some(given) = list.take_number(key)?.filter(|given| *given != only) {
+                    return Err(format!("{key}={given:#x} is not supported; only {only:#x}"));
+                }
             }
         }
         _ => {
@@ -174,28 +189,35 @@ pub(super) fn object(options: &mut Options, value: &str) -> Result<(), String> {
 /// `-action`: what follows an event. QEMU's events and one of ours.
 pub(super) fn action(options: &mut Options, value: &str) -> Result<(), String> {
     let mut list = KeyValues::parse(value, None)?;
-    let unknown = |event: &str, action: &str| Err(format!("{event}={action} is not supported"));
-    match list.take("device-exit")?.as_deref() {
+    let wrong = |key: &str, value: &str| Err(format!("invalid option value '{value}' of {key}"));
+    match list.take("panic")?.as_deref() {
         None => {}
-        Some("shutdown") => options.on_device_exit = DeviceExit::Shutdown,
-        Some("pause") => options.on_device_exit = DeviceExit::Pause,
-        Some(other) => return unknown("device-exit", other),
+        Some("none") => options.panic_action = Some(PanicAction::None),
+        Some("pause") => options.panic_action = Some(PanicAction::Pause),
+        Some("shutdown") => options.panic_action = Some(PanicAction::Shutdown),
+        Some("exit-failure") => options.panic_action = Some(PanicAction::ExitFailure),
+        Some(other) => return wrong("panic", other),
     }
     match list.take("reboot")?.as_deref() {
         None => {}
         Some("reset") => options.no_reboot = false,
         Some("shutdown") => options.no_reboot = true,
-        Some(other) => return unknown("reboot", other),
+        Some(other) => return wrong("reboot", other),
     }
     match list.take("shutdown")?.as_deref() {
         None => {}
         Some("poweroff") => options.no_shutdown = false,
         Some("pause") => options.no_shutdown = true,
-        Some(other) => return unknown("shutdown", other),
+        Some(other) => return wrong("shutdown", other),
     }
-    match list.take("panic")?.as_deref() {
-        None | Some("shutdown" | "exit-failure") => {}
-        Some(other) => return unknown("panic", other),
+    match list.take("device-exit")?.as_deref() {
+        None => {}
+        Some("shutdown") => options.on_device_exit = DeviceExit::Shutdown,
+        Some("pause") => options.on_device_exit = DeviceExit::Pause,
+        Some(other) => return wrong("device-exit", other),
+    }
+    if list.take("watchdog")?.is_some() {
+        return Err("watchdog= is not supported: there is no watchdog".to_owned());
     }
     list.finish()
 }

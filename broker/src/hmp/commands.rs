@@ -212,6 +212,7 @@ pub(super) fn info_status(context: &mut Context<'_>, _: &Args) {
         RunStatus::Paused => "VM status: paused",
         RunStatus::Prelaunch => "VM status: paused (prelaunch)",
         RunStatus::Shutdown => "VM status: paused (shutdown)",
+        RunStatus::Panicked => "VM status: paused (guest-panicked)",
         RunStatus::InternalError => "VM status: paused (internal-error)",
     });
 }

@@ -14,6 +14,8 @@ pub enum RunStatus {
     Paused,
     /// The guest powered off under `-no-shutdown`.
     Shutdown,
+    /// The guest panicked and `-action panic=` wants it to stand still.
+    Panicked,
     /// Something went wrong and the machine stands still.
     InternalError,
 }

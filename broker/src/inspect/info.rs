@@ -114,6 +114,7 @@ fn machine_text(manifest: &Manifest) -> String {
         machine.cpu.model,
         features.collect::<String>(),
         utc(machine.clock.rtc_base)
+            + if machine.clock.host_offset_s.is_some() { ", on the host's clock" } else { "" }
     )
 }
 

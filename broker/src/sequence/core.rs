@@ -151,8 +151,9 @@ impl Core {
     fn paused(&mut self, reason: PauseReason) -> Option<End> {
         match reason {
             PauseReason::Stopped => None,
-            PauseReason::Shutdown(_) => {
-                self.status = RunStatus::Shutdown;
+            PauseReason::Shutdown(cause) => {
+                let panicked = cause == ShutdownCause::GuestPanic;
+                self.status = if panicked { RunStatus::Panicked } else { RunStatus::Shutdown };
                 None
             }
             PauseReason::EndOfLog => {
@@ -309,15 +310,17 @@ impl Host for Core {
                 self.status = RunStatus::Paused;
                 self.control(Control::Stop)
             }
-            RunStatus::Paused | RunStatus::Prelaunch | RunStatus::Shutdown | RunStatus::InternalError => {
-                Ok(None)
-            }
+            RunStatus::Paused
+            | RunStatus::Prelaunch
+            | RunStatus::Shutdown
+            | RunStatus::Panicked
+            | RunStatus::InternalError => Ok(None),
         }
     }
 
     fn cont(&mut self) -> Result<Option<Ticket>, String> {
         match self.status {
-            RunStatus::Paused | RunStatus::Prelaunch => {
+            RunStatus::Paused | RunStatus::Prelaunch | RunStatus::Panicked => {
                 self.status = RunStatus::Running;
                 self.control(Control::Continue)
             }

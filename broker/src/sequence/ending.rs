@@ -2,12 +2,15 @@
 
 use crate::exit;
 use replay::event::ShutdownCause;
+use replay::machine::PanicAction;
 
 /// The end of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
     /// The machine ended; or the user ended a replay.
     Shutdown(ShutdownCause),
+    /// The guest panicked, and `-action panic=shutdown` says that this is no failure.
+    PanicShutdown,
     /// A replay has come to the end of what was recorded.
     Replayed,
     /// A replay differs from its recording.
@@ -32,10 +35,18 @@ pub struct Divergence {
 }
 
 impl End {
+    /// The end as the machine's user wants a panic to count.
+    pub fn under(self, action: PanicAction) -> End {
+        match (self, action) {
+            (End::Shutdown(ShutdownCause::GuestPanic), PanicAction::Shutdown) => End::PanicShutdown,
+            (end, _) => end,
+        }
+    }
+
     /// The processes may end by themselves.
     pub fn is_orderly(&self) -> bool {
         match self {
-            End::Shutdown(_) | End::Replayed | End::Diverged(_) => true,
+            End::Shutdown(_) | End::PanicShutdown | End::Replayed | End::Diverged(_) => true,
             End::Failed(_) | End::FailedAndSaid => false,
         }
     }
@@ -44,6 +55,7 @@ impl End {
     pub fn cause(&self) -> ShutdownCause {
         match self {
             End::Shutdown(cause) => *cause,
+            End::PanicShutdown => ShutdownCause::GuestPanic,
             End::Replayed => ShutdownCause::HostQuit,
             End::Diverged(_) | End::Failed(_) | End::FailedAndSaid => ShutdownCause::HostError,
         }
@@ -53,7 +65,7 @@ impl End {
     pub fn status(&self) -> u8 {
         match self {
             End::Shutdown(cause) => exit::status(*cause),
-            End::Replayed => 0,
+            End::Replayed | End::PanicShutdown => 0,
             End::Diverged(_) | End::Failed(_) | End::FailedAndSaid => exit::STATUS_FAILURE,
         }
     }
@@ -62,6 +74,7 @@ impl End {
     pub fn message(&self) -> Option<String> {
         match self {
             End::Shutdown(cause) => exit::message(*cause),
+            End::PanicShutdown => exit::message(ShutdownCause::GuestPanic),
             End::Replayed | End::FailedAndSaid => None,
             End::Diverged(difference) => Some(difference.to_string()),
             End::Failed(why) => Some(why.clone()),

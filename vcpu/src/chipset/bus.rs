@@ -71,6 +71,7 @@ impl Chipset {
             PortDevice::PostCode => self.post_code.read(offset, size, now),
             PortDevice::SystemControlA => self.control_a.read(offset, size, now),
             PortDevice::Uart(number) => self.uarts[usize::from(number)].read(offset, size, now),
+            PortDevice::Pvpanic => self.pvpanic.read(offset, size, now),
             PortDevice::AcpiPm => self.acpi_pm.read(offset, size, now),
             PortDevice::FwCfg => self.fw_cfg.read(offset, size, now),
             PortDevice::ResetControl => self.reset_control.read(offset, size, now),
@@ -100,13 +101,20 @@ impl Chipset {
             PortDevice::SystemControlB => self.pit.write_control_b(value as u8, now),
             PortDevice::I8042Data => self.write_i8042(I8042_DATA, size, value, now),
             PortDevice::I8042Command => self.write_i8042(I8042_COMMAND, size, value, now),
-            PortDevice::Rtc => self.rtc.write(offset, size, value, now),
+            PortDevice::Rtc => {
+                self.rtc.write(offset, size, value, now);
+                self.effects.rtc_look = self.rtc.take_look().or(self.effects.rtc_look);
+            }
             PortDevice::PostCode => self.post_code.write(offset, size, value, now),
             PortDevice::SystemControlA => self.write_control_a(offset, size, value, now),
             PortDevice::Uart(number) => self.write_uart(number, offset, size, value, now),
             PortDevice::AcpiPm => {
                 self.acpi_pm.write(offset, size, value, now);
                 self.effects.power_off |= self.acpi_pm.take_power_off();
+            }
+            PortDevice::Pvpanic => {
+                self.pvpanic.write(offset, size, value, now);
+                self.effects.panicked |= self.pvpanic.take_report();
             }
             PortDevice::FwCfg => {
                 self.fw_cfg.write(offset, size, value, now);

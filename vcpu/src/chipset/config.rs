@@ -29,6 +29,8 @@ pub struct ChipsetConfig {
     pub ram_bytes: u64,
     /// Seconds since 1970 that the RTC shows at power-on.
     pub rtc_base: i64,
+    /// The RTC follows the host's clock, ahead of it by these seconds.
+    pub host_offset_s: Option<i64>,
     /// System UUID shown in fw_cfg.
     pub uuid: [u8; 16],
     /// Number of UARTs, at most `UARTS_MAX`.
@@ -114,6 +116,7 @@ impl ChipsetConfig {
             cpu_count: machine.cpu_count,
             ram_bytes: machine.ram_bytes,
             rtc_base: machine.clock.rtc_base,
+            host_offset_s: machine.clock.host_offset_s,
             uuid,
             uart_count: uart_count.ok_or(ConfigError::TooManyUarts(uarts))?,
             debug_exit_port: machine.debug_exit_port,
@@ -175,6 +178,7 @@ impl Default for ChipsetConfig {
             cpu_count: 1,
             ram_bytes: 128 << 20,
             rtc_base: 0,
+            host_offset_s: None,
             uuid: [0; 16],
             uart_count: 1,
             debug_exit_port: None,

@@ -1,5 +1,6 @@
 //! What the chipset asks of the run loop.
 
+use super::rtc::Look;
 use serde::{Deserialize, Serialize};
 
 /// Requests since the last look; the run loop carries them out after the instruction that made them.
@@ -10,10 +11,14 @@ pub struct Effects {
     /// The guest asked for a reset. A soft one (port 0x92, keyboard controller) is one of the machine too: what
     /// it would come back to is firmware, and that resets the rest.
     pub reset: bool,
+    /// The guest says that it panicked.
+    pub panicked: bool,
     /// The guest wrote this to isa-debug-exit.
     pub debug_exit: Option<u8>,
     /// INIT arrived at the bootstrap processor: the CPU alone is reset.
     pub init: bool,
+    /// The guest is about to read the time of an RTC that follows the host's clock.
+    pub rtc_look: Option<Look>,
     /// UARTs, one bit each, for which `take_uart_output` has something.
     pub uart_output: u8,
     /// `take_debug_output` has something.

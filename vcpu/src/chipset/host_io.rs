@@ -1,4 +1,4 @@
-//! The host's side of the UARTs, the debug console, keyboard and mouse.
+//! The host's side of the UARTs, the debug console, keyboard, mouse and the RTC.
 
 use super::Chipset;
 use replay::event::Input;
@@ -46,6 +46,13 @@ impl Chipset {
             Input::MouseMove { dx, dy, dz } => self.i8042.mouse_move(dx, dy, dz, now),
             Input::MouseButtons { buttons } => self.i8042.mouse_buttons(buttons, now),
         }
+        self.settle();
+    }
+
+    /// Tells the RTC what the host's clock shows, in nanoseconds since 1970. One on guest time does not listen.
+    pub fn follow_host_clock(&mut self, unix_ns: u64, now: Vtime) {
+        self.catch_up(now);
+        self.rtc.follow_host(unix_ns, now);
         self.settle();
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Adding a device is a row here, an arm in `bus` and a field of `Chipset`.
 
-use super::{ChipsetConfig, acpi_pm, debug_port, fw_cfg, i8042, pci_host, reset, rtc};
+use super::{ChipsetConfig, acpi_pm, debug_port, fw_cfg, i8042, pci_host, pvpanic, reset, rtc};
 
 /// Devices on I/O ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub enum PortDevice {
     Uart(u8),
     /// Edge/level control registers of the 8259 pair.
     Elcr,
+    /// pvpanic.
+    Pvpanic,
     /// ACPI fixed hardware.
     AcpiPm,
     /// Firmware configuration.
@@ -97,7 +99,7 @@ const fn memory(first: u64, size: u64, device: MemoryDevice) -> MemoryRow {
 }
 
 /// Ports in rising order, byte rows before the row in which they lie; the first that fits answers.
-const PORTS: [PortRow; 18] = [
+const PORTS: [PortRow; 19] = [
     ports(0x0020, 2, PortDevice::PicMaster),
     ports(0x0040, 4, PortDevice::Pit),
     ports(i8042::DATA_PORT, 1, PortDevice::I8042Data),
@@ -112,6 +114,7 @@ const PORTS: [PortRow; 18] = [
     ports(0x03e8, 8, PortDevice::Uart(2)),
     ports(0x03f8, 8, PortDevice::Uart(0)),
     ports(0x04d0, 2, PortDevice::Elcr),
+    ports(pvpanic::PORT, 1, PortDevice::Pvpanic),
     ports(fw_cfg::PORT, fw_cfg::PORT_COUNT, PortDevice::FwCfg),
     ports(acpi_pm::PORT, acpi_pm::PORT_COUNT, PortDevice::AcpiPm),
     // Inside PCI's CONFIG_ADDRESS, which answers to dwords.

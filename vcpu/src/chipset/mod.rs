@@ -35,6 +35,7 @@ mod pit;
 mod pit_counter;
 mod platform;
 mod power;
+pub mod pvpanic;
 pub mod reset;
 mod routing;
 pub mod rtc;
@@ -62,6 +63,7 @@ use lapic::Lapic;
 use pci_host::PciHost;
 use pic::PicPair;
 use pit::Pit;
+use pvpanic::Pvpanic;
 use replay::time::Vtime;
 use reset::{ControlA, ResetControl};
 use routing::Lines;
@@ -92,6 +94,7 @@ pub struct Chipset {
     debug_console: DebugConsole,
     debug_exit: DebugExit,
     post_code: PostCode,
+    pvpanic: Pvpanic,
     lines: Lines,
     /// An NMI was raised while port 0x70 held NMIs off.
     nmi_waits: bool,
@@ -120,7 +123,7 @@ impl Chipset {
             pic: PicPair::default(),
             pit: Pit::default(),
             hpet: Hpet::default(),
-            rtc: Rtc::new(config.rtc_base, ram),
+            rtc: Rtc::new(config.rtc_base, config.host_offset_s, ram),
             acpi_pm: AcpiPm::new(),
             uarts: (0..config.uart_count).map(|_| Uart16550::new()).collect(),
             i8042: I8042::new(),
@@ -136,6 +139,7 @@ impl Chipset {
             debug_console: DebugConsole::default(),
             debug_exit: DebugExit::default(),
             post_code: PostCode::default(),
+            pvpanic: Pvpanic::default(),
             lines: Lines::default(),
             nmi_waits: false,
             effects: Effects::default(),
@@ -146,6 +150,8 @@ impl Chipset {
             config,
         };
         chipset.set_up_virtio();
+        let port = pvpanic::PORT.to_le_bytes().to_vec();
+        chipset.fw_cfg.add_file(pvpanic::PORT_FILE, port).expect("the first file, with a short name");
         chipset.settle();
         chipset
     }

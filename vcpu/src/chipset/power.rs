@@ -6,6 +6,7 @@ use super::hpet::Hpet;
 use super::ioapic::IoApic;
 use super::pic::PicPair;
 use super::pit::Pit;
+use super::pvpanic::Pvpanic;
 use super::reset::{ControlA, ResetControl};
 use replay::time::Vtime;
 
@@ -28,6 +29,7 @@ impl Chipset {
         self.fw_cfg.reset();
         self.reset_control = ResetControl::default();
         self.control_a = ControlA::default();
+        self.pvpanic = Pvpanic::default();
         self.post_code = PostCode::default();
         self.nmi_waits = false;
         self.lines.forget_routed();
@@ -38,6 +40,11 @@ impl Chipset {
     /// Whether address bit 20 reaches memory: port 0x92 or the keyboard controller lets it through.
     pub fn a20(&self) -> bool {
         self.control_a.a20() || self.i8042.a20()
+    }
+
+    /// Whether the guest has said, since the last reset, that it panicked.
+    pub fn panicked(&self) -> bool {
+        self.pvpanic.panicked()
     }
 
     /// The user pressed the power button.

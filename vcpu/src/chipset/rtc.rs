@@ -5,6 +5,9 @@
 //! at which boundaries lie between the last look and now; `deadline` is exact for the next one that
 //! raises the line. Register semantics follow the MC146818A data sheet. Daylight saving (DSE) is
 //! not implemented, as in every PC chipset since.
+//!
+//! A clock that follows the host's runs on guest time too; now and then it is told the host's time and moves its
+//! anchor (decision 0005). Periodic interrupts come from the divider, which such a move leaves alone.
 
 use super::bytewise;
 use super::rtc_calendar::{self as calendar, DateTime};
@@ -81,6 +84,24 @@ pub struct RamSize {
     pub above_4g: u64,
 }
 
+/// What a guest is about to read, by the index it wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Look {
+    /// Register A, where a careful reader begins: is an update near?
+    Update,
+    /// A register of the time.
+    Time,
+}
+
+/// How a clock follows the host's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Following {
+    /// Seconds that it is to show ahead of the host.
+    offset_s: i64,
+    /// What it was to show when it was last told, minus guest time then, in nanoseconds.
+    ahead_ns: i64,
+}
+
 /// The clock and its RAM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rtc {
@@ -92,6 +113,10 @@ pub struct Rtc {
     anchor_seconds: i64,
     /// Guest time of an update, in nanoseconds; may be before power-on.
     anchor_ns: i64,
+    /// Guest time at which a period of every rate began, in nanoseconds.
+    divider_ns: i64,
+    following: Option<Following>,
+    look: Option<Look>,
     /// Weekday register minus the calendar's weekday, modulo 7.
     weekday_shift: u8,
     /// Flags of register C are right up to here.
@@ -99,14 +124,18 @@ pub struct Rtc {
 }
 
 impl Rtc {
-    /// A clock that shows `base_seconds` (since 1970) at power-on.
-    pub fn new(base_seconds: i64, ram: RamSize) -> Rtc {
+    /// A clock that shows `base_seconds` (since 1970) at power-on; with an offset one that follows the host's.
+    pub fn new(base_seconds: i64, host_offset_s: Option<i64>, ram: RamSize) -> Rtc {
+        let ahead_ns = to_i64(i128::from(base_seconds) * SECOND_NS);
         let mut rtc = Rtc {
             index: 0,
             nmi_masked: false,
             cmos: vec![0; CMOS_SIZE],
             anchor_seconds: base_seconds.clamp(calendar::SECONDS_MIN, calendar::SECONDS_MAX),
             anchor_ns: 0,
+            divider_ns: 0,
+            following: host_offset_s.map(|offset_s| Following { offset_s, ahead_ns }),
+            look: None,
             weekday_shift: 0,
             last: Vtime(0),
         };
@@ -122,6 +151,7 @@ impl Rtc {
         self.advance(now);
         self.index = 0;
         self.nmi_masked = false;
+        self.look = None;
         self.cmos[index::B] &= !(b::PERIODIC | b::ALARM | b::UPDATE);
         self.cmos[index::C] = 0;
     }
@@ -137,10 +167,44 @@ impl Rtc {
             0 => {
                 self.index = byte & 0x7f;
                 self.nmi_masked = byte & 0x80 != 0;
+                self.look = self.looks_at(usize::from(self.index));
             }
             1 => self.write_cmos(byte, now),
             _ => {}
         });
+    }
+
+    /// What the guest has just chosen to read, if the clock follows the host's.
+    pub fn take_look(&mut self) -> Option<Look> {
+        self.look.take()
+    }
+
+    fn looks_at(&self, register: usize) -> Option<Look> {
+        self.following?;
+        match register {
+            index::A => Some(Look::Update),
+            other => index::TIME.contains(&other).then_some(Look::Time),
+        }
+    }
+
+    /// Moves the time as far as the host's clock, which shows `unix_ns`, and guest time have parted since the last call.
+    /// So a time that the guest set keeps its distance. What a move forward passes over happens at once.
+    pub fn follow_host(&mut self, unix_ns: u64, now: Vtime) {
+        let Some(following) = self.following else { return };
+        self.advance(now);
+        let shown = i128::from(unix_ns) + i128::from(following.offset_s) * SECOND_NS;
+        let ahead_ns = to_i64(shown - i128::from(now.0));
+        self.following = Some(Following { ahead_ns, ..following });
+        let jump = i128::from(ahead_ns) - i128::from(following.ahead_ns);
+        let before = self.seconds_at(now);
+        let alarm_passed = self.next_alarm().is_some_and(|at| at <= i128::from(now.0) + jump);
+        let seconds = to_i64(jump.div_euclid(SECOND_NS));
+        self.anchor_seconds = self.anchor_seconds.saturating_add(seconds);
+        self.anchor_ns = self.anchor_ns.saturating_sub(jump.rem_euclid(SECOND_NS) as i64);
+        if self.updates() && self.seconds_at(now) != before {
+            self.cmos[index::C] |= c::UPDATE | if alarm_passed { c::ALARM } else { 0 };
+            self.update_line();
+        }
     }
 
     /// Bit 7 of port 0x70: NMIs do not reach the CPU.
@@ -239,7 +303,8 @@ impl Rtc {
         self.cmos[index::A] = value;
         if !oscillated && self.oscillates() {
             let phase = i128::from(now.0) - SECOND_NS / 2;
-            self.anchor_ns = i64::try_from(phase).unwrap_or(i64::MAX);
+            self.anchor_ns = to_i64(phase);
+            self.divider_ns = self.anchor_ns;
         }
         if !updated {
             self.take_time(now);
@@ -312,10 +377,10 @@ impl Rtc {
             rate @ 1..=2 => 64 << rate,
             rate => 1i128 << (rate - 1),
         };
-        let passed = self.since_anchor_ns(self.last);
+        let passed = i128::from(self.last.0) - i128::from(self.divider_ns);
         let periods = (passed * CRYSTAL_HZ).div_euclid(SECOND_NS * cycles);
         let next = ((periods + 1) * cycles * SECOND_NS + CRYSTAL_HZ - 1).div_euclid(CRYSTAL_HZ);
-        self.oscillates().then(|| i128::from(self.anchor_ns) + next)
+        self.oscillates().then(|| i128::from(self.divider_ns) + next)
     }
 
     fn next_alarm(&self) -> Option<i128> {
@@ -429,6 +494,11 @@ impl Rtc {
         let sum = self.cmos[0x10..=0x2d].iter().fold(0u16, |sum, &byte| sum.wrapping_add(u16::from(byte)));
         self.cmos[0x2e..0x30].copy_from_slice(&sum.to_be_bytes());
     }
+}
+
+/// As far as 64 bits go.
+fn to_i64(value: i128) -> i64 {
+    value.clamp(i64::MIN.into(), i64::MAX.into()) as i64
 }
 
 /// One alarm register: a value or don't-care.

@@ -6,8 +6,10 @@ const SECOND: u64 = 1_000_000_000;
 /// 2024-02-29 23:59:58, a Thursday.
 const LEAP_DAY_END: i64 = 1_709_251_198;
 
+const RAM: RamSize = RamSize { below_4g: 1 << 31, above_4g: 1 << 32 };
+
 fn clock(base: i64) -> Rtc {
-    Rtc::new(base, RamSize { below_4g: 1 << 31, above_4g: 1 << 32 })
+    Rtc::new(base, None, RAM)
 }
 
 fn get(rtc: &mut Rtc, index: u8, at: u64) -> u8 {
@@ -217,4 +219,66 @@ fn any_value_anywhere_is_survived() {
         time(&mut rtc, u64::MAX);
         rtc.deadline();
     }
+}
+
+/// A clock one hour ahead of a host at 1970-01-01 00:00:00 when guest time was zero.
+fn following() -> Rtc {
+    let mut rtc = Rtc::new(3600, Some(3600), RAM);
+    set(&mut rtc, 0x0b, 0x06, 0);
+    rtc
+}
+
+#[test]
+fn the_hosts_clock_is_followed() {
+    let mut rtc = following();
+    rtc.follow_host(10 * SECOND + 400_000_000, Vtime(SECOND));
+    assert_eq!(time(&mut rtc, SECOND)[5..], [1, 0, 10]);
+    assert_eq!(time(&mut rtc, SECOND + 599_999_999)[7], 10);
+    assert_eq!(time(&mut rtc, SECOND + 600_000_000)[7], 11, "in the host's phase");
+    rtc.follow_host(9 * SECOND, Vtime(2 * SECOND));
+    assert_eq!(time(&mut rtc, 2 * SECOND)[5..], [1, 0, 9], "a host may turn its clock back");
+    // A time that the guest has set goes on with the host's clock.
+    set(&mut rtc, 4, 20, 2 * SECOND);
+    rtc.follow_host(69 * SECOND, Vtime(3 * SECOND));
+    assert_eq!(time(&mut rtc, 3 * SECOND)[5..], [20, 1, 9]);
+    // A clock on guest time does not listen.
+    let mut other = clock(0);
+    let before = other.clone();
+    other.follow_host(99 * SECOND, Vtime(0));
+    assert_eq!(other, before);
+}
+
+#[test]
+fn a_jump_keeps_interrupts_sane() {
+    let mut rtc = following();
+    // Alarm at 01:00:05, periodic at 2 Hz.
+    for (register, value) in [(5, 1), (3, 0), (1, 5), (0x0a, 0x2f), (0x0b, 0x66)] {
+        set(&mut rtc, register, value, 0);
+    }
+    assert_eq!(rtc.deadline(), Some(Vtime(SECOND / 2)));
+    rtc.follow_host(4 * SECOND + 300_000_000, Vtime(1000));
+    assert!(!rtc.line());
+    assert_eq!(rtc.deadline(), Some(Vtime(SECOND / 2)), "the divider is the guest's");
+    rtc.follow_host(6 * SECOND, Vtime(2000));
+    assert!(rtc.line(), "the alarm was passed over");
+    assert_eq!(get(&mut rtc, 0x0c, 2000), 0xb0);
+    rtc.follow_host(1 << 62, Vtime(3000));
+    rtc.follow_host(0, Vtime(4000));
+    rtc.follow_host(u64::MAX, Vtime(5000));
+    assert!(rtc.deadline().is_none_or(|at| at > Vtime(5000)));
+}
+
+#[test]
+fn only_a_follower_says_what_is_looked_at() {
+    let mut rtc = following();
+    for (index, look) in
+        [(0x8a, Some(Look::Update)), (0, Some(Look::Time)), (0x32, Some(Look::Time)), (1, None)]
+    {
+        rtc.write(0, 1, index, Vtime(0));
+        assert_eq!(rtc.take_look(), look, "{index:#x}");
+        assert_eq!(rtc.take_look(), None);
+    }
+    let mut other = clock(0);
+    other.write(0, 1, 0x0a, Vtime(0));
+    assert_eq!(other.take_look(), None);
 }

@@ -233,6 +233,8 @@ fn power_off_reset_and_exit_are_effects() {
         (0x604, 2, 0x3400, Effects { power_off: true, ..Effects::default() }),
         (0xcf9, 1, 0x06, Effects { reset: true, ..Effects::default() }),
         (0xf4, 4, 0x10, Effects { debug_exit: Some(0x10), ..Effects::default() }),
+        (0x505, 1, 0x02, Effects::default()),
+        (0x505, 1, 0x01, Effects { panicked: true, ..Effects::default() }),
         (0x92, 1, 0x03, Effects { reset: true, ..Effects::default() }),
         (0x64, 1, 0xfe, Effects { reset: true, ..Effects::default() }),
         (0x92, 1, 0x00, Effects::default()),
@@ -242,9 +244,9 @@ fn power_off_reset_and_exit_are_effects() {
         chipset.port_write(port, size, value, NOW);
         assert_eq!(chipset.take_effects(), effects, "port {port:#x}");
     }
-    assert!(!chipset.a20());
+    assert!(!chipset.a20() && chipset.panicked());
     chipset.reset(NOW);
-    assert!(chipset.a20());
+    assert!(chipset.a20() && !chipset.panicked());
 }
 
 #[test]

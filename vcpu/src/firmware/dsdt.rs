@@ -2,6 +2,7 @@
 
 use super::acpi::S5_SLP_TYP;
 use super::layout::{ECAM, HPET, PCI_WINDOW_32, pci_intx_gsi, pci_window_64};
+use crate::chipset::pvpanic;
 use acpi_tables::aml::*;
 use acpi_tables::{Aml, AmlSink};
 use replay::machine::Machine;
@@ -18,6 +19,7 @@ pub fn definition_block(machine: &Machine) -> Vec<u8> {
         uarts(machine),
         legacy_devices(),
         hpet(),
+        panic_device(),
         processors(machine.cpu_count),
     ];
     Scope::new("\\_SB_".into(), vec![&Raw(devices.concat())]).to_aml_bytes(&mut aml);
@@ -140,7 +142,6 @@ fn operating_system_capabilities() -> Vec<u8> {
     ))
 }
 
-/// What the chipset takes for itself: ECAM, power-management ports.
 /// What no other device claims. The power-management ports belong to the ISA bridge: Linux takes them from its
 /// configuration space and would find them claimed twice.
 fn motherboard() -> Vec<u8> {
@@ -174,6 +175,17 @@ fn legacy_devices() -> Vec<u8> {
 
 fn hpet() -> Vec<u8> {
     device("HPET", "PNP0103", 0, vec![&Memory32Fixed::new(true, HPET as u32, 0x400)])
+}
+
+/// pvpanic, as QEMU's tables name it: the driver needs no more than its port.
+fn panic_device() -> Vec<u8> {
+    bytes_of(&Device::new(
+        "PEVT".into(),
+        vec![
+            &Name::new("_HID".into(), &"QEMU0001"),
+            &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&ports(pvpanic::PORT, 1)])),
+        ],
+    ))
 }
 
 fn processors(count: u32) -> Vec<u8> {
@@ -212,6 +224,14 @@ mod tests {
         assert!(contains(&aml, b"CPU1") && !contains(&aml, b"CPU2"));
         machine.uarts = vec![Some(0), Some(1)];
         assert!(contains(&definition_block(&machine), b"COM2"));
+    }
+
+    #[test]
+    fn the_panic_port_is_named() {
+        let aml = definition_block(&machine(1 << 30, 1));
+        assert!(contains(&aml, b"PEVT") && contains(&aml, b"QEMU0001\0"));
+        // IO(Decode16, 0x505, 0x505, 1, 1)
+        assert!(contains(&aml, &[0x47, 1, 0x05, 0x05, 0x05, 0x05, 1, 1]));
     }
 
     #[test]

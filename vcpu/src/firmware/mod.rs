@@ -60,7 +60,7 @@ fn write(ram: &GuestRam, gpa: u64, bytes: &[u8]) -> Result<(), FirmwareError> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use replay::machine::{Boot, Clock, CpuChoice};
+    use replay::machine::{Boot, Clock, CpuChoice, PanicAction};
 
     /// A machine with no kernel.
     pub(crate) fn machine(ram_bytes: u64, cpu_count: u32) -> Machine {
@@ -69,12 +69,13 @@ pub(crate) mod tests {
             cpu: CpuChoice { model: "x86-64-v3".into(), features: vec![] },
             cpu_count,
             boot: Boot::default(),
-            clock: Clock { shift: 0, auto: false, sleep: false, rtc_base: 0 },
+            clock: Clock { shift: 0, auto: false, sleep: false, rtc_base: 0, host_offset_s: None },
             uarts: vec![Some(0), None],
             devices: vec![],
             functions: vec![],
             no_reboot: false,
             no_shutdown: false,
+            panic_action: PanicAction::None,
             debug_exit_port: None,
             debug_console: None,
             uuid: Some("12345678-9abc-def0-1122-334455667788".into()),

@@ -139,7 +139,7 @@ impl Core {
 
     fn walk(&mut self, gva: u64, access: Access, user: bool, implicit: bool) -> Result<Leaf, Fault> {
         if self.cpu.cr0 & cr0::PG == 0 {
-            let page = gva & 0xffff_f000;
+            let page = gva & 0xffff_f000 & self.a20_mask;
             let rights = entry::PRESENT | entry::USER | entry::WRITE | entry::DIRTY | entry::EXECUTE;
             return Ok(Leaf { page, bits: rights | self.io_bit(page), value: 0, at: 0, span: Span::Small });
         }
@@ -240,7 +240,7 @@ impl Core {
         if value & pte::GLOBAL != 0 && self.cpu.cr4 & cr4::PGE != 0 {
             bits |= entry::GLOBAL;
         }
-        let page = frame + (gva & (size - 1) & !0xfff);
+        let page = (frame + (gva & (size - 1) & !0xfff)) & self.a20_mask;
         let span = match (large, level.shift) {
             (false, _) => Span::Small,
             (true, 21) => Span::Mib2,
@@ -262,6 +262,7 @@ impl Core {
 
     /// A paging-structure entry; all ones outside RAM, as an empty bus reads.
     fn read_table_entry(&self, at: u64, bytes: u64) -> u64 {
+        let at = at & self.a20_mask;
         match (self.mem.ram.contains(at), bytes) {
             (false, _) => u64::MAX,
             (true, 8) => self.mem.ram.get::<u64>(at),
@@ -270,6 +271,7 @@ impl Core {
     }
 
     fn write_table_entry(&mut self, at: u64, value: u64) {
+        let at = at & self.a20_mask;
         if !self.mem.ram.contains(at) {
             return;
         }

@@ -30,6 +30,9 @@ pub trait Inputs {
     /// The CPU waits in HLT: lets guest time go on until something happens.
     fn idle(&mut self, machine: &mut Machine) -> Result<Flow, RunError>;
 
+    /// The guest came to a place where its user wants it to stand still.
+    fn guest_pauses(&mut self, machine: &mut Machine, cause: ShutdownCause) -> Result<Flow, RunError>;
+
     /// The guest ended itself.
     fn guest_ended(&mut self, machine: &mut Machine, cause: ShutdownCause) -> Result<Flow, RunError>;
 

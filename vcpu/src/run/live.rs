@@ -7,7 +7,9 @@ use super::error::RunError;
 use super::inputs::{Flow, Inputs};
 use super::machine::Machine;
 use super::pace::{HostClock, Pace};
+use super::patience::Stillness;
 use super::stall::Stall;
+use crate::chipset::rtc::Look;
 use replay::event::{DeviceIndex, Event, ShutdownCause, Stamped};
 use replay::lane::{RunState, VcpuEnd, Wake};
 use replay::message::{Control, Inbound, Offer, Outbound, PauseReason};
@@ -20,6 +22,11 @@ use std::time::Duration;
 const QUANTUM: u64 = 4096;
 /// Quanta after which console output is sent although little has come together.
 const FLUSH_QUANTA: u32 = 16;
+/// Shortest host time between two looks at the host's date, for a guest that asks whether an update is near: it is
+/// about to read the whole time, and what it reads within this must fit together.
+const DATE_INTERVAL: Duration = Duration::from_millis(10);
+/// The same for a guest that reads a register of the time: it may be in the middle of reading them all.
+const DATE_INTERVAL_INSIDE: Duration = Duration::from_secs(1);
 /// Longest sleep of a machine without a timer, in one piece.
 const SLEEP_MAX: Duration = Duration::from_secs(3600);
 
@@ -39,6 +46,9 @@ pub struct Live {
     /// icount at which events were last allowed.
     last_icount: Option<u64>,
     quanta: u32,
+    stillness: Stillness,
+    /// When the RTC was last told the host's date.
+    date_told: Option<Duration>,
     /// Where the machine went idle and when on the host: being asked things does not make it sleep longer.
     idle_since: Option<(u64, Vtime, Duration)>,
     stall: Stall,
@@ -67,6 +77,8 @@ impl Live {
             paused: setup.start_paused,
             last_icount: None,
             quanta: 0,
+            stillness: Stillness::default(),
+            date_told: None,
             idle_since: None,
             stall: Stall::default(),
         };
@@ -290,6 +302,22 @@ impl Live {
         }
     }
 
+    /// Tells an RTC that follows the host's clock the date, before the guest reads it.
+    fn tell_date(&mut self, machine: &mut Machine) -> Result<(), RunError> {
+        let interval = match machine.take_rtc_look() {
+            None => return Ok(()),
+            Some(Look::Update) => DATE_INTERVAL,
+            Some(Look::Time) => DATE_INTERVAL_INSIDE,
+        };
+        let now = self.clock.now();
+        if self.date_told.is_some_and(|told| now.saturating_sub(told) < interval) {
+            return Ok(());
+        }
+        self.date_told = Some(now);
+        let unix_ns = self.clock.unix_ns();
+        self.apply(machine, Event::HostClock { unix_ns })
+    }
+
     /// A full UART may have drained: asks the back-ends with waiting input again.
     fn offer_waiting_again(&mut self) {
         let again = std::mem::take(&mut self.waiting);
@@ -326,8 +354,9 @@ impl Inputs for Live {
             self.journal(machine, note)?;
         }
         if machine.core.between_delivery_and_retirement() {
-            return Ok(Flow::Go);
+            return if self.stillness.is_long() { self.stuck(machine) } else { Ok(Flow::Go) };
         }
+        self.stillness = Stillness::default();
         if self.paused {
             return self.pause(machine, PauseReason::Stopped);
         }
@@ -342,6 +371,7 @@ impl Inputs for Live {
         }
         self.last_icount = Some(machine.icount());
         if !machine.halted() {
+            self.tell_date(machine)?;
             self.periodic(machine)?;
         }
         let flow = if self.offers.is_empty() { Flow::Go } else { self.apply_offers(machine, None)? };
@@ -370,22 +400,32 @@ impl Inputs for Live {
         Ok(flow)
     }
 
+    fn guest_pauses(&mut self, machine: &mut Machine, cause: ShutdownCause) -> Result<Flow, RunError> {
+        self.pause(machine, PauseReason::Shutdown(cause))
+    }
+
     fn guest_ended(&mut self, machine: &mut Machine, cause: ShutdownCause) -> Result<Flow, RunError> {
-        if machine.description.no_shutdown && cause == ShutdownCause::GuestShutdown {
-            return self.pause(machine, PauseReason::Shutdown(cause));
-        }
         self.end(machine, cause)
     }
 
     fn stuck(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
+        machine.flush_consoles()?;
         self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, Some(Duration::from_millis(100)))?;
         if self.receive(machine)? == Some(Flow::Leave) {
             return Ok(Flow::Leave);
         }
-        match self.quit_offered() {
-            Some(cause) => self.end(machine, cause),
-            None if self.paused => self.pause(machine, PauseReason::Stopped),
-            None => Ok(Flow::Go),
+        if let Some(cause) = self.quit_offered() {
+            return self.end(machine, cause);
         }
+        if self.paused {
+            return self.pause(machine, PauseReason::Stopped);
+        }
+        // No event may land here. But what the exceptions did at this icount a reset undoes: a replay applies it
+        // before them, and comes to the same.
+        if let Some(at) = self.offers.iter().position(|offer| *offer == Offer::Reset) {
+            self.offers.remove(at);
+            self.apply(machine, Event::Reset)?;
+        }
+        Ok(Flow::Go)
     }
 }

@@ -5,12 +5,14 @@ use super::consoles::Consoles;
 use super::digest::{self, RamDigest};
 use super::error::RunError;
 use super::power_on;
+use crate::chipset::rtc::Look;
 use crate::core::Core;
 use crate::interp::{Interpreter, Stop};
 use crate::system::entropy::Entropy;
 use crate::virtio::{Service, Tag};
 use crate::window::requests::Done;
 use replay::event::{Event, ShutdownCause};
+use replay::machine::PanicAction;
 use replay::setup::VcpuSetup;
 use replay::time::Vtime;
 use std::collections::VecDeque;
@@ -32,6 +34,17 @@ fn seed_of(bytes: &[u8]) -> [u8; 32] {
 /// Digests `(registers, memory)` of a machine.
 pub type Digests = (u64, u64);
 
+/// What a machine wants for itself, by its guest's doing or the monitor's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// To start again.
+    Reset,
+    /// To stand still for this reason.
+    Pause(ShutdownCause),
+    /// To end.
+    End(ShutdownCause),
+}
+
 /// A machine that runs.
 pub struct Machine {
     /// CPU, memory and chipset.
@@ -49,6 +62,8 @@ pub struct Machine {
     memory_digest: RamDigest,
     /// The monitor asked for a reset: what comes of it is decided where the guest's own resets are.
     reset_asked: bool,
+    /// The guest is about to read a time that follows the host's clock.
+    rtc_look: Option<Look>,
 }
 
 impl Machine {
@@ -66,6 +81,7 @@ impl Machine {
             description: setup.machine.clone(),
             interpreter: Interpreter::default(),
             reset_asked: false,
+            rtc_look: None,
         })
     }
 
@@ -126,7 +142,7 @@ impl Machine {
             Event::PowerButton => core.chipset.press_power_button(now),
             Event::Nmi => core.chipset.raise_nmi(),
             Event::Reset => self.reset_asked = true,
-            Event::HostClock { .. } => {}
+            Event::HostClock { unix_ns } => core.chipset.follow_host_clock(*unix_ns, now),
             Event::Entropy { bytes } => core.entropy = Entropy::new(seed_of(bytes)),
             Event::IdleWake { vtime } => core.clock.skip_to(icount, *vtime),
             Event::Rate { shift } => core.clock.set_shift(icount, *shift),
@@ -164,10 +180,10 @@ impl Machine {
         self.reset_asked || self.core.chipset.has_effects()
     }
 
-    /// Does what the guest asked of the machine since the last call; how it ended itself, if it did.
-    pub fn serve_effects(&mut self) -> Option<ShutdownCause> {
+    /// Does what the guest asked of the machine since the last call; what it wants beyond that.
+    pub fn serve_effects(&mut self) -> Option<Request> {
         if std::mem::take(&mut self.reset_asked) {
-            return Some(ShutdownCause::GuestReset);
+            return Some(self.resets(ShutdownCause::GuestReset));
         }
         if !self.core.chipset.has_effects() {
             return None;
@@ -176,15 +192,48 @@ impl Machine {
         if let Some(gpa) = effects.fw_cfg_dma {
             self.core.chipset.fw_cfg_dma(gpa, &mut self.core.mem);
         }
+        if effects.a20_changed {
+            self.core.set_a20(self.core.chipset.a20());
+        }
+        self.rtc_look = effects.rtc_look.or(self.rtc_look);
         if let Some(value) = effects.debug_exit {
-            Some(ShutdownCause::DebugExit { value })
+            Some(Request::End(ShutdownCause::DebugExit { value }))
         } else if effects.power_off {
-            Some(ShutdownCause::GuestShutdown)
+            Some(self.shuts_down(ShutdownCause::GuestShutdown))
         } else if effects.reset || effects.init {
             // Without firmware a CPU that gets INIT has nowhere to go but to a fresh start.
-            Some(ShutdownCause::GuestReset)
+            Some(self.guest_resets(ShutdownCause::GuestReset))
+        } else if effects.panicked {
+            self.panics()
         } else {
             None
+        }
+    }
+
+    /// Takes what the guest is about to read of an RTC that follows the host's clock.
+    pub fn take_rtc_look(&mut self) -> Option<Look> {
+        self.rtc_look.take()
+    }
+
+    /// What a reset by the guest comes to. After a panic, the panic is why.
+    pub fn guest_resets(&self, cause: ShutdownCause) -> Request {
+        self.resets(if self.core.chipset.panicked() { ShutdownCause::GuestPanic } else { cause })
+    }
+
+    fn resets(&self, cause: ShutdownCause) -> Request {
+        if self.description.no_reboot { Request::End(cause) } else { Request::Reset }
+    }
+
+    fn shuts_down(&self, cause: ShutdownCause) -> Request {
+        if self.description.no_shutdown { Request::Pause(cause) } else { Request::End(cause) }
+    }
+
+    fn panics(&self) -> Option<Request> {
+        match self.description.panic_action {
+            PanicAction::None => None,
+            PanicAction::Pause => Some(Request::Pause(ShutdownCause::GuestPanic)),
+            PanicAction::Shutdown => Some(self.shuts_down(ShutdownCause::GuestPanic)),
+            PanicAction::ExitFailure => Some(Request::End(ShutdownCause::GuestPanic)),
         }
     }
 

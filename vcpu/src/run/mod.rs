@@ -12,6 +12,7 @@ pub mod inputs;
 pub mod live;
 pub mod machine;
 pub mod pace;
+mod patience;
 pub mod playback;
 pub mod power_on;
 pub mod process;

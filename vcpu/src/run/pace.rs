@@ -1,9 +1,10 @@
-//! The host's clock and sleep, for pace only: how long an idle machine sleeps, and which rate `shift=auto` picks.
+//! The host's clocks and sleep: how long an idle machine sleeps, which rate `shift=auto` picks, and the date for
+//! `-rtc clock=host`.
 //!
-//! Invariant: nothing read here reaches the guest but through a journaled event (`IdleWake`, `Rate`).
+//! Invariant: nothing read here reaches the guest but through a journaled event (`IdleWake`, `Rate`, `HostClock`).
 
 use replay::lane::{LaneError, VcpuEnd, Wake};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Rates that `shift=auto` may pick: 1 ns … 1024 ns an instruction.
 const SHIFT_MAX: u8 = 10;
@@ -19,6 +20,9 @@ pub type Sleep = fn(&mut VcpuEnd, Option<Duration>) -> Result<Wake, LaneError>;
 pub trait HostClock {
     /// Host time since a fixed point.
     fn now(&self) -> Duration;
+
+    /// The host's date: nanoseconds since 1970-01-01 UTC.
+    fn unix_ns(&self) -> u64;
 
     /// Sleeps in the lane's way `sleep`, at most for `timeout`.
     fn wait(
@@ -45,6 +49,11 @@ impl RealClock {
 impl HostClock for RealClock {
     fn now(&self) -> Duration {
         self.start.elapsed()
+    }
+
+    fn unix_ns(&self) -> u64 {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
     }
 
     fn wait(

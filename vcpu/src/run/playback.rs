@@ -5,7 +5,9 @@ use super::error::RunError;
 use super::inputs::{Flow, Inputs};
 use super::machine::Machine;
 use super::pace::HostClock;
+use super::patience::{Patience, Stillness};
 use super::stall::Stall;
+use crate::state::rflags;
 use replay::event::{DeviceIndex, Event, ShutdownCause, Stamped};
 use replay::lane::{RunState, VcpuEnd};
 use replay::message::{Control, Inbound, Outbound, PauseReason};
@@ -41,6 +43,8 @@ pub struct Playback {
     guest_ended: bool,
     quanta: u32,
     stall: Stall,
+    patience: Patience,
+    stillness: Stillness,
 }
 
 impl Playback {
@@ -55,6 +59,8 @@ impl Playback {
             guest_ended: false,
             quanta: 0,
             stall: Stall::default(),
+            patience: Patience::default(),
+            stillness: Stillness::default(),
         }
     }
 
@@ -328,8 +334,9 @@ impl Inputs for Playback {
             return Ok(Flow::Leave);
         }
         if machine.core.between_delivery_and_retirement() && !self.guest_ended {
-            return Ok(Flow::Go);
+            return if self.stillness.is_long() { self.stuck(machine) } else { Ok(Flow::Go) };
         }
+        self.stillness = Stillness::default();
         if self.paused {
             return self.pause(machine, PauseReason::Stopped);
         }
@@ -380,7 +387,14 @@ impl Inputs for Playback {
                 machine.core.clock.skip_to(icount, vtime);
                 Ok(Flow::Again)
             }
-            (_, Some(at)) => {
+            (wake, Some(at)) => {
+                let interrupts_on = machine.core.cpu.eflags & rflags::IF != 0;
+                if wake.is_none()
+                    && let Some(count) = self.patience.skip(icount, interrupts_on)
+                {
+                    let found = format!("{count} timers that do not wake the CPU from HLT");
+                    return self.no_progress(machine, found);
+                }
                 machine.core.clock.skip_to(icount, at.max(machine.vtime()));
                 Ok(Flow::Again)
             }
@@ -389,19 +403,18 @@ impl Inputs for Playback {
         }
     }
 
+    /// The recording paused here, without an event; what the user did then comes next.
+    fn guest_pauses(&mut self, _machine: &mut Machine, _cause: ShutdownCause) -> Result<Flow, RunError> {
+        Ok(Flow::Again)
+    }
+
     fn guest_ended(&mut self, machine: &mut Machine, cause: ShutdownCause) -> Result<Flow, RunError> {
-        if machine.description.no_shutdown && cause == ShutdownCause::GuestShutdown {
-            // The recording paused here, without an event; what the user did then comes next.
-            return Ok(Flow::Again);
-        }
         if self.look_ahead(machine)? == Flow::Leave {
             return Ok(Flow::Leave);
         }
-        // With -no-shutdown the machine stood still here until the host ended it.
-        let waits = machine.description.no_shutdown && cause == ShutdownCause::GuestShutdown;
         match self.ahead.pop_front() {
             Some(Next::Event(Stamped { icount, event: Event::Shutdown { cause: recorded } }))
-                if icount.0 == machine.icount() && (recorded == cause || waits && from_host(recorded)) =>
+                if icount.0 == machine.icount() && recorded == cause =>
             {
                 self.guest_ended = true;
                 Ok(Flow::Again)
@@ -410,14 +423,21 @@ impl Inputs for Playback {
                 let expected = format!("{:?} at icount {}", other.event, other.icount);
                 self.diverged(machine, "end of the run", expected, format!("the guest ends with {cause:?}"))
             }
+            Some(Next::End(at)) if at > machine.icount() => {
+                let expected = format!("the end of the log at icount {at}");
+                self.diverged(machine, "end of the run", expected, format!("the guest ends with {cause:?}"))
+            }
             // A log that was cut may end with the guest.
             _ => self.pause(machine, PauseReason::EndOfLog),
         }
     }
 
     /// The log goes on behind this icount, so the recording went on: with patience, this run does too.
-    fn stuck(&mut self, _machine: &mut Machine) -> Result<Flow, RunError> {
-        Ok(Flow::Go)
+    fn stuck(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
+        match self.patience.stuck(machine.icount()) {
+            None => Ok(Flow::Go),
+            Some(_) => self.no_progress(machine, "exceptions without end".into()),
+        }
     }
 }
 
@@ -425,14 +445,20 @@ impl Playback {
     /// A halted CPU without a timer: only the log's next event can go on, and it must be here.
     fn nothing_left(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
         match self.ahead.front() {
-            Some(Next::End(..)) => self.pause(machine, PauseReason::EndOfLog),
-            Some(Next::Event(stamped))
-                if stamped.icount.0 > machine.icount() || self.must_end_here(machine) =>
-            {
-                let expected = format!("{:?} at icount {}", stamped.event, stamped.icount);
-                self.diverged(machine, "progress", expected, "the CPU is halted for ever".into())
+            Some(_) if self.next_icount() > machine.icount() || self.must_end_here(machine) => {
+                self.no_progress(machine, "the CPU is halted for ever".into())
             }
             _ => Ok(Flow::Again),
         }
+    }
+
+    /// The log goes on behind this icount and the guest does not.
+    fn no_progress(&mut self, machine: &mut Machine, found: String) -> Result<Flow, RunError> {
+        let expected = match self.ahead.front() {
+            Some(Next::Event(stamped)) => format!("{:?} at icount {}", stamped.event, stamped.icount),
+            Some(Next::End(icount)) => format!("the end of the log at icount {icount}"),
+            None => "an instruction".into(),
+        };
+        self.diverged(machine, "progress", expected, found)
     }
 }

@@ -53,6 +53,7 @@ pub fn bare(machine: &Machine) -> Result<Core, RunError> {
         fast: FastMasks::default(),
         watched: false,
         jumped: false,
+        a20_mask: u64::MAX,
         delivered_icount: None,
         trap_flag: false,
         mode: Mode::default(),
@@ -69,6 +70,7 @@ pub fn reset(core: &mut Core, machine: &Machine) -> Result<(), RunError> {
     std::mem::swap(&mut fresh.entropy, &mut core.entropy);
     std::mem::swap(&mut fresh.chipset, &mut core.chipset);
     fresh.chipset.reset(fresh.clock.at(fresh.cpu.icount));
+    fresh.set_a20(fresh.chipset.a20());
     *core = fresh;
     Ok(())
 }

@@ -4,7 +4,7 @@ use super::connect::{connect, inherited};
 use super::error::RunError;
 use super::inputs::{Flow, Inputs};
 use super::live::Live;
-use super::machine::Machine;
+use super::machine::{Machine, Request};
 use super::pace::RealClock;
 use super::playback::Playback;
 use crate::interp::Stop;
@@ -41,8 +41,8 @@ pub fn run_machine(machine: &mut Machine, inputs: &mut dyn Inputs) -> Result<(),
             }
             continue;
         }
-        if let Some(cause) = machine.serve_effects() {
-            if end_or_reset(machine, inputs, cause)? == Flow::Leave {
+        if let Some(request) = machine.serve_effects() {
+            if obey(machine, inputs, request)? == Flow::Leave {
                 return Ok(());
             }
             continue;
@@ -55,7 +55,10 @@ pub fn run_machine(machine: &mut Machine, inputs: &mut dyn Inputs) -> Result<(),
         let flow = match machine.run(inputs.limit(machine)) {
             Stop::Limit | Stop::Service => Flow::Go,
             Stop::Halted => inputs.idle(machine)?,
-            Stop::TripleFault => end_or_reset(machine, inputs, ShutdownCause::TripleFault)?,
+            Stop::TripleFault => {
+                let request = machine.guest_resets(ShutdownCause::TripleFault);
+                obey(machine, inputs, request)?
+            }
             Stop::Stuck => inputs.stuck(machine)?,
         };
         if flow == Flow::Leave {
@@ -64,17 +67,15 @@ pub fn run_machine(machine: &mut Machine, inputs: &mut dyn Inputs) -> Result<(),
     }
 }
 
-fn end_or_reset(
-    machine: &mut Machine,
-    inputs: &mut dyn Inputs,
-    cause: ShutdownCause,
-) -> Result<Flow, RunError> {
-    let resets = matches!(cause, ShutdownCause::GuestReset | ShutdownCause::TripleFault);
-    if resets && !machine.description.no_reboot {
-        machine.reset()?;
-        return Ok(Flow::Go);
+fn obey(machine: &mut Machine, inputs: &mut dyn Inputs, request: Request) -> Result<Flow, RunError> {
+    match request {
+        Request::Reset => {
+            machine.reset()?;
+            Ok(Flow::Go)
+        }
+        Request::Pause(cause) => inputs.guest_pauses(machine, cause),
+        Request::End(cause) => inputs.guest_ended(machine, cause),
     }
-    inputs.guest_ended(machine, cause)
 }
 
 fn read_setup(fd: i32) -> Result<VcpuSetup, RunError> {

@@ -43,6 +43,7 @@ fn core() -> Core {
         watched: false,
         jumped: false,
         trap_flag: false,
+        a20_mask: u64::MAX,
         delivered_icount: None,
         mode: Mode::default(),
     };
