@@ -21,6 +21,8 @@ fn main() -> ExitCode {
 fn vcpu(setup_fd: i32) -> ExitCode {
     match vcpu::run::process::run(setup_fd) {
         Ok(()) => ExitCode::SUCCESS,
+        // The broker tells the user; a quiet end leaves the blame where it belongs.
+        Err(vcpu::run::error::RunError::BackEndEnded(_)) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("reprise vcpu: {error}");
             ExitCode::FAILURE

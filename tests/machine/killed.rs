@@ -27,11 +27,10 @@ fn kill_and_replay(victim: &str, after_lines: usize, moment: Duration) {
     let what = format!("{victim} killed after {after_lines} lines and {moment:?}");
     let is_broker = killed.pid == tree[0].pid;
     if !is_broker {
-        // The vCPU process may add what it saw of it.
         let named = recorded.err.lines().any(|line| {
             line.starts_with("reprise: ") && line.contains(victim) && line.contains("killed by signal 9")
         });
-        assert!(named && recorded.err.lines().count() <= 2, "{what}: {}", recorded.err);
+        assert!(named && recorded.err.lines().count() == 1, "{what}: {}", recorded.err);
     }
 
     let replayed = lab.start("replay rec").end(PATIENCE);

@@ -1,5 +1,6 @@
 //! Failures of the host while a machine runs.
 
+use crate::window::WindowError;
 use replay::lane::LaneError;
 
 /// Why a vCPU process cannot go on. Printed as one line, then the process ends.
@@ -25,8 +26,10 @@ pub enum RunError {
     Lane(#[from] LaneError),
     /// A device's back-end failed or broke the protocol.
     #[error("{0}")]
-    Window(#[from] crate::window::WindowError),
-    /// The broker's setup is not usable.
+    Window(#[from] WindowError),
+    /// A back-end ended while the machine ran. The broker sees which, and why.
+    #[error("{0}")]
+    BackEndEnded(WindowError),
     /// System calls could not be given up.
     #[error("{0}")]
     Confine(#[from] replay::confine::ConfineError),
@@ -58,4 +61,17 @@ pub enum RunError {
         /// Where the guest stands, in instructions.
         icount: u64,
     },
+}
+
+impl RunError {
+    /// The error as it is once the machine runs.
+    pub fn while_running(self) -> RunError {
+        match self {
+            RunError::Window(gone @ WindowError::Gone { .. }) => {
+                tracing::debug!("{gone}");
+                RunError::BackEndEnded(gone)
+            }
+            other => other,
+        }
+    }
 }

@@ -22,13 +22,14 @@ pub fn run(setup_fd: i32) -> Result<(), RunError> {
     let clock = Box::new(RealClock::new());
     let mut machine = Machine::new(&setup, outside)?;
     replay::confine::confine(replay::confine::Role::Vcpu)?;
-    match setup.mode {
+    let result = match setup.mode {
         Mode::Plain | Mode::Record => {
             let mut inputs = Live::new(lane, &setup, &mut machine, host_entropy()?, clock)?;
             run_machine(&mut machine, &mut inputs)
         }
         Mode::Replay => run_machine(&mut machine, &mut Playback::new(lane, setup.start_paused, clock)),
-    }
+    };
+    result.map_err(RunError::while_running)
 }
 
 /// The loop: timers, what the guest asked for, events, instructions.
