@@ -15,7 +15,8 @@ const PANIC_EVENTS: u64 = 3;
 
 /// What `-device help` prints.
 pub(super) fn device_help() -> String {
-    let debug = "isa-debug-exit\n    [iobase=PORT][,iosize=N]\nisa-debugcon\n    [iobase=PORT,]chardev=ID\npvpanic\n";
+    let debug =
+        "isa-debug-exit\n    [iobase=PORT][,iosize=N]\nisa-debugcon\n    [iobase=PORT,]chardev=ID\npvpanic\n";
     let common = "PCI devices also have: id=, bus=pci.0, addr=SLOT[.FUNCTION], vectors=N, window=on|off\n";
     format!("{}{debug}{common}", device_option::help())
 }

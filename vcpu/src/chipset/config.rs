@@ -191,6 +191,61 @@ impl Default for ChipsetConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use replay::device::VirtioKind;
+
+    fn function(device: u8, function: u8) -> VirtioFunction {
+        VirtioFunction {
+            id: "disk0".into(),
+            address: PciAddress { device, function },
+            kind: VirtioKind::Entropy { device: 0 },
+            queue_size_max: 256,
+            vectors: 2,
+            window: true,
+        }
+    }
+
+    #[test]
+    fn functions_have_places_of_their_own() {
+        let (ok, taken) = (vec![(3, 0), (3, 7), (0x1f, 1), (0, 1)], "there is no free PCI address");
+        let table = [
+            (ok, ""),
+            (vec![(3, 0), (3, 0)], taken),
+            (vec![(0, 0)], taken),
+            (vec![(0x1f, 0)], taken),
+            (vec![(32, 0)], taken),
+            (vec![(3, 0), (3, 8)], taken),
+            (vec![(3, 1)], "there is nothing at 03.0"),
+        ];
+        for (places, message) in table {
+            let all: Vec<VirtioFunction> =
+                places.iter().map(|&(device, one)| function(device, one)).collect();
+            match functions(&all) {
+                Ok(configs) => assert!(message.is_empty() && configs.len() == all.len(), "{places:?}"),
+                Err(error) => assert!(!message.is_empty() && error.to_string().contains(message), "{error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn functions_have_numbers_that_registers_hold() {
+        let other = |device_type| VirtioKind::Other { device: 0, device_type, queues: 1 };
+        let base = function(3, 0);
+        let table = [
+            (VirtioFunction { vectors: 2048, queue_size_max: 1024, kind: other(63), ..base.clone() }, None),
+            (VirtioFunction { vectors: 0, queue_size_max: 1, ..base.clone() }, None),
+            (VirtioFunction { vectors: 2049, ..base.clone() }, Some("vectors is 2049")),
+            (VirtioFunction { queue_size_max: 0, ..base.clone() }, Some("queue size is 0")),
+            (VirtioFunction { queue_size_max: 100, ..base.clone() }, Some("queue size is 100")),
+            (VirtioFunction { queue_size_max: 2048, ..base.clone() }, Some("queue size is 2048")),
+            (VirtioFunction { kind: other(64), ..base.clone() }, Some("device type is 64")),
+            (VirtioFunction { kind: other(0), ..base }, Some("device type is 0")),
+        ];
+        for (function, message) in table {
+            let error = functions(&[function]).err().map(|error| error.to_string());
+            assert_eq!(error.is_some(), message.is_some(), "{error:?}");
+            assert!(error.unwrap_or_default().contains(message.unwrap_or_default()));
+        }
+    }
 
     #[test]
     fn uuids_have_32_digits() {

@@ -9,7 +9,7 @@ fn chipset() -> Chipset {
 }
 
 /// 8259 pair at vectors 0x20 and 0x28 with the given masks.
-fn start_pics(chipset: &mut Chipset, masks: [u8; 2]) {
+pub(super) fn start_pics(chipset: &mut Chipset, masks: [u8; 2]) {
     for (port, base, icw3, mask) in [(0x20, 0x20, 4, masks[0]), (0xa0, 0x28, 2, masks[1])] {
         chipset.port_write(port, 1, 0x11, NOW);
         for value in [base, icw3, 1, u32::from(mask)] {
@@ -18,7 +18,7 @@ fn start_pics(chipset: &mut Chipset, masks: [u8; 2]) {
     }
 }
 
-fn write_ioapic(chipset: &mut Chipset, pin: u64, entry: u64) {
+pub(super) fn write_ioapic(chipset: &mut Chipset, pin: u64, entry: u64) {
     for (half, value) in [entry & 0xffff_ffff, entry >> 32].into_iter().enumerate() {
         chipset.mmio_write(0xfec0_0000, 4, 0x10 + 2 * pin + half as u64, NOW);
         chipset.mmio_write(0xfec0_0010, 4, value, NOW);

@@ -1,7 +1,8 @@
 //! The DSDT's AML: sleep states, PCI host bridge, legacy devices, CPUs (ACPI 6.5, chapter 5 and 6).
 
 use super::acpi::S5_SLP_TYP;
-use super::layout::{ECAM, HPET, PCI_WINDOW_32, pci_intx_gsi, pci_window_64};
+use super::interrupt_links;
+use super::layout::{ECAM, HPET, PCI_WINDOW_32, pci_window_64};
 use crate::chipset::pvpanic;
 use acpi_tables::aml::*;
 use acpi_tables::{Aml, AmlSink};
@@ -13,8 +14,10 @@ pub fn definition_block(machine: &Machine) -> Vec<u8> {
     // The kernel writes the first element as SLP_TYP of PM1a_CNT.
     Name::new("_S5_".into(), &Package::new(vec![&S5_SLP_TYP, &S5_SLP_TYP, &ZERO, &ZERO]))
         .to_aml_bytes(&mut aml);
+    aml.extend(interrupt_links::model());
     let devices = [
         host_bridge(machine.ram_bytes),
+        interrupt_links::links(),
         motherboard(),
         uarts(machine),
         legacy_devices(),
@@ -77,7 +80,8 @@ fn host_bridge(ram_bytes: u64) -> Vec<u8> {
             &Name::new("_SEG".into(), &ZERO),
             &Name::new("_BBN".into(), &ZERO),
             &Name::new("_CRS".into(), &Raw(bridge_resources(ram_bytes))),
-            &Name::new("_PRT".into(), &Raw(interrupt_routing())),
+            &Raw(interrupt_links::routing()),
+            &Raw(interrupt_links::isa_bridge()),
             &Raw(operating_system_capabilities()),
         ],
     ))
@@ -102,18 +106,6 @@ fn bridge_resources(ram_bytes: u64) -> Vec<u8> {
         ),
         &AddressSpace::new_memory(not_cacheable, true, window_64.start, window_64.end - 1, None),
     ]))
-}
-
-/// `_PRT`: each pin of each device is wired to an I/O APIC input, with no link device between (ACPI 6.5, 6.2.13).
-fn interrupt_routing() -> Vec<u8> {
-    let mut rows = PackageBuilder::new();
-    for device in 0..32u8 {
-        for pin in 0..4u8 {
-            let address = u32::from(device) << 16 | 0xffff;
-            rows.add_element(&Package::new(vec![&address, &pin, &ZERO, &pci_intx_gsi(device, pin)]));
-        }
-    }
-    bytes_of(&rows)
 }
 
 /// `_OSC`: the kernel may use the PCI Express capability structure; hot-plug, PME and AER do not exist

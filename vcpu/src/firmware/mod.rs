@@ -5,6 +5,7 @@
 
 pub mod acpi;
 pub mod dsdt;
+mod interrupt_links;
 pub mod layout;
 pub mod memory_map;
 pub mod smbios;

@@ -72,7 +72,7 @@ pub(in crate::chipset) struct VirtioFunction {
     /// INTx is driven.
     pub(super) intx: bool,
     /// Where its capabilities with writable fields are; 0: there is no such one.
-    config_access: u8,
+    pub(super) config_access: u8,
     msix_capability: u8,
     pub(super) msix: Msix,
     pub(super) registers: VirtioRegisters,

@@ -192,3 +192,10 @@ impl Chipset {
         }
     }
 }
+
+#[cfg(test)]
+mod pci_tests;
+#[cfg(test)]
+mod random_tests;
+#[cfg(test)]
+mod tests;
