@@ -17,6 +17,7 @@ pub const UNSAFE: &[&str] = &[
     "broker/src/launch/spawn.rs",
     "devices/src/net/slirp.rs",
     "devices/src/net/tun.rs",
+    "devices/src/block/ordered.rs",
     "replay/src/inherit.rs",
     "replay/src/lane/memory.rs",
     "vcpu/src/isa/host_alu.rs",

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 /// First bytes of every qcow2 file.
@@ -15,6 +16,8 @@ const LENGTH_V2: usize = 72;
 const LENGTH: usize = 112;
 /// Names can be no longer (and QEMU makes none longer).
 pub const NAME_MAX: usize = 1023;
+/// Bytes of an entry of a table.
+const POINTER: u64 = 8;
 /// Extension: format of the backing file.
 const BACKING_FORMAT: u32 = 0xe279_2aca;
 /// Largest first-level and reference tables, as in QEMU.
@@ -217,6 +220,76 @@ impl Header {
         }
         let offset = entry & OFFSET;
         (offset != 0 && entry & ZERO == 0).then_some(offset)
+    }
+}
+
+/// Where the tables of an image are, and its reference blocks.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    cluster_bits: u32,
+    /// Clusters that one reference block counts, as a power of two.
+    block_bits: u32,
+    first_level: Range<u64>,
+    references: Range<u64>,
+    /// Places of the reference blocks, by index; 0: there is none.
+    blocks: Vec<u64>,
+}
+
+impl Layout {
+    /// Bytes of the header that say where the tables are.
+    pub const HEADER_BYTES: u64 = LENGTH_V2 as u64;
+
+    /// Reads it from an image whose header was checked.
+    pub fn read(file: &File) -> Result<Layout, String> {
+        let mut header = [0; LENGTH];
+        if read_up_to(file, &mut header, 0)? < LENGTH_V2 {
+            return Err("its header is gone".into());
+        }
+        // Version 2 has counts of 16 bits.
+        let count_bits = if word(&header, 4) == 3 { word(&header, 96) } else { 4 };
+        let cluster_bits = word(&header, 20);
+        if !(9..=21).contains(&cluster_bits) || count_bits > 6 {
+            return Err("its header is damaged".into());
+        }
+        let table = |at: usize, size: u64| {
+            let start = double_word(&header, at);
+            start..start.saturating_add(size)
+        };
+        let first_level = table(40, u64::from(word(&header, 36)) * POINTER);
+        let references = table(48, u64::from(word(&header, 56)) << cluster_bits);
+        let size = references.end - references.start;
+        if size > REFERENCE_TABLE_BYTES_MAX {
+            return Err("its tables are too large".into());
+        }
+        let mut bytes = vec![0; size as usize];
+        read_up_to(file, &mut bytes, references.start)?;
+        let blocks =
+            bytes.chunks_exact(POINTER as usize).map(|entry| double_word(entry, 0) & OFFSET).collect();
+        Ok(Layout {
+            cluster_bits,
+            block_bits: cluster_bits + 3 - count_bits,
+            first_level,
+            references,
+            blocks,
+        })
+    }
+
+    /// Whether a range touches one of the two tables of pointers.
+    pub fn is_in_tables(&self, at: u64, length: u64) -> bool {
+        let end = at.saturating_add(length);
+        [&self.first_level, &self.references].iter().any(|table| at < table.end && end > table.start)
+    }
+
+    /// Enters a pointer that is written to one of the tables. The answer is the place of the reference block that
+    /// counts what it points to, if there is one.
+    pub fn enter(&mut self, at: u64, pointer: u64) -> Option<u64> {
+        let target = pointer & OFFSET;
+        if self.references.contains(&at) {
+            let index = (at - self.references.start) / POINTER;
+            *self.blocks.get_mut(usize::try_from(index).ok()?)? = target;
+        }
+        let index = usize::try_from(target >> self.cluster_bits >> self.block_bits).ok()?;
+        self.blocks.get(index).copied().filter(|&block| target != 0 && block != 0)
     }
 }
 

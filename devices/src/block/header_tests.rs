@@ -121,3 +121,26 @@ fn no_damage_is_too_much() {
         let _ = read_bytes(&image);
     }
 }
+
+#[test]
+fn pointers_and_the_blocks_that_count_them() {
+    let mut bytes = image();
+    // Counts of 16 bits: a block of 512 bytes counts 256 clusters. One block, at 0x200, then a place for more.
+    bytes[96..100].copy_from_slice(&4u32.to_be_bytes());
+    bytes[512..520].copy_from_slice(&0x600u64.to_be_bytes());
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&bytes).unwrap();
+    let mut layout = Layout::read(&file).unwrap();
+    assert!(layout.is_in_tables(1024, 8), "the first-level table has one entry");
+    assert!(!layout.is_in_tables(1032, 8));
+    assert!(layout.is_in_tables(512 + 504, 8) && layout.is_in_tables(500, 13));
+    assert!(!layout.is_in_tables(500, 12));
+    let last_counted = 255 << 9;
+    assert_eq!(layout.enter(1024, 1 << 63 | last_counted), Some(0x600));
+    assert_eq!(layout.enter(1024, 1 << 63 | 256 << 9), None, "no block counts it");
+    assert_eq!(layout.enter(1024, 0), None);
+    assert_eq!(layout.enter(520, 0x800), Some(0x600), "a new block in a place that the first one counts");
+    assert_eq!(layout.enter(1024, 1 << 63 | 256 << 9), Some(0x800));
+    assert_eq!(layout.enter(528, 512 << 9), Some(512 << 9), "a block that counts itself");
+    assert_eq!(layout.enter(1024, u64::MAX), None);
+}

@@ -107,6 +107,15 @@ impl Image {
         Ok(())
     }
 
+    /// Makes the disk as large as `size`, if it is smaller.
+    pub fn grow(&mut self, size: u64) -> io::Result<()> {
+        if size > self.size {
+            self.access.resize_grow(size, format::PreallocateMode::None)?;
+            self.size = self.access.size().next_multiple_of(SECTOR);
+        }
+        Ok(())
+    }
+
     /// Hands what the image keeps in memory to the host; `to_disk`: and waits until the host has it on its disk.
     pub fn flush(&mut self, to_disk: bool) -> io::Result<()> {
         self.access.flush()?;

@@ -4,8 +4,8 @@ use super::header::NAME_MAX;
 use super::image::{Image, Storage};
 use super::lock::{self, Use};
 use super::open::{self, Format};
+use imago::FormatCreateBuilder;
 use imago::qcow2::Qcow2;
-use imago::{DenyImplicitOpenGate, FormatAccess, FormatCreateBuilder};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -64,15 +64,11 @@ pub fn create_anonymous(base: Image, name: &BaseName) -> Result<Image, String> {
 }
 
 fn format(file: File, base: Image, name: &BaseName) -> Result<Image, String> {
-    let size = base.size();
-    let storage = open::storage(file)?;
+    let error_text = |error: std::io::Error| error.to_string();
+    let storage = open::storage(file.try_clone().map_err(error_text)?)?;
     let layer = Qcow2::<Storage>::create_builder(storage)
-        .size(size)
-        .backing(name.name.clone(), name.format.name().to_string())
-        .create_open(DenyImplicitOpenGate::default(), |storage| {
-            Ok(Qcow2::<Storage>::builder(storage).backing(Some(base.into_access())))
-        });
-    let mut image = Image::new(FormatAccess::new(layer.map_err(|error| error.to_string())?));
-    image.flush(false).map_err(|error| error.to_string())?;
-    Ok(image)
+        .size(base.size())
+        .backing(name.name.clone(), name.format.name().to_string());
+    layer.create().map_err(error_text)?;
+    Ok(Image::new(open::qcow2(file, Some(base.into_access()), Use::Write)?))
 }

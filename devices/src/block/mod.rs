@@ -1,10 +1,11 @@
 //! `reprise device block`: a disk.
 //!
-//! Reading order: `open` and `layer` (image files), `image` (bytes of a disk), `request` (what a driver asks for),
+//! Reading order: `open`, `ordered` and `layer` (image files), `image` (bytes of a disk), `request` (what a driver asks for),
 //! `disk` (what is done then), `blkreplay` (in which order), `config` (what the driver is told), `device` (the
-//! back-end).
+//! back-end). `commit` merges a layer into its base.
 
 pub mod blkreplay;
+pub mod commit;
 pub mod complaints;
 pub mod config;
 pub mod device;
@@ -14,6 +15,7 @@ pub mod image;
 pub mod layer;
 pub mod lock;
 pub mod open;
+pub mod ordered;
 pub mod request;
 
 use crate::front_end::{self, Common};
@@ -42,7 +44,7 @@ const QUEUES_MAX: i64 = 64;
 #[command(name = "reprise device block", disable_help_subcommand = true)]
 struct Arguments {
     /// Image file.
-    #[arg(long, visible_alias = "blk-file", value_name = "PATH", required_unless_present_any = ["print_capabilities", "driver", "size"])]
+    #[arg(long, visible_alias = "blk-file", value_name = "PATH", required_unless_present_any = ["print_capabilities", "driver", "size", "commit"])]
     image: Option<PathBuf>,
     /// Format of the image; without it, it is found out.
     #[arg(long)]
@@ -77,6 +79,9 @@ struct Arguments {
     /// Bytes of a block: 512, 1024, 2048 or 4096.
     #[arg(long, value_name = "N", default_value = "512")]
     logical_block_size: u32,
+    /// Serve nothing: write what this layer holds into the image below it, print how much, and exit.
+    #[arg(long, value_name = "LAYER", exclusive = true)]
+    commit: Option<PathBuf>,
     #[command(flatten)]
     common: Common,
 }
@@ -109,6 +114,10 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), String> {
     let common = &arguments.common;
     if common.print_capabilities {
         println!("{{\"type\": \"block\", \"features\": [\"blk-file\", \"read-only\"]}}");
+        return Ok(());
+    }
+    if let Some(layer) = &arguments.commit {
+        println!("{}", commit::report(&commit::commit(layer)?));
         return Ok(());
     }
     let label = common.label.clone().unwrap_or_else(|| "block".into());

@@ -5,6 +5,7 @@
 use super::header::{self, Backing};
 use super::image::{Image, Storage};
 use super::lock::{self, Use};
+use super::ordered::OrderedFile;
 use imago::file::File as FileStorage;
 use imago::format::drivers::FormatDriverInstance;
 use imago::null::Null;
@@ -105,25 +106,58 @@ fn open_qcow2(
         Some(backing) => Some(open_backing(backing, path, depth)?),
         None => None,
     };
-    let image = Qcow2::<Storage>::builder(storage(file)?)
+    qcow2(file, below, use_).map_err(|why| cannot(&why))
+}
+
+/// Opens a qcow2 image whose header was checked, over what is below it.
+pub fn qcow2(
+    file: File,
+    below: Option<FormatAccess<Storage>>,
+    use_: Use,
+) -> Result<FormatAccess<Storage>, String> {
+    let storage: Storage = match use_ {
+        Use::Read => storage(file)?,
+        Use::Write => Box::new(OrderedFile::new(file)?),
+    };
+    let image = Qcow2::<Storage>::builder(storage)
         .write(use_ == Use::Write)
         .backing(below)
         .data_file(None)
         .open(DenyImplicitOpenGate::default());
-    image.map(FormatAccess::new).map_err(|error| cannot(&error.to_string()))
+    image.map(FormatAccess::new).map_err(|error| error.to_string())
 }
 
 fn open_backing(backing: &Backing, above: &Path, depth: usize) -> Result<FormatAccess<Storage>, String> {
-    let of = |why: &str| format!("backing file of '{}': {why}", above.display());
-    let path = backing_path(&backing.name, above).map_err(|why| of(&why))?;
+    let (path, format) = resolve(backing, above)?;
+    open_in_chain(&path, format, Use::Read, depth + 1).map_err(|why| below(above, &why))
+}
+
+fn below(above: &Path, why: &str) -> String {
+    format!("backing file of '{}': {why}", above.display())
+}
+
+/// Where the image below `above` is, and its format, if that is said.
+pub fn resolve(backing: &Backing, above: &Path) -> Result<(PathBuf, Option<Format>), String> {
+    let path = backing_path(&backing.name, above).map_err(|why| below(above, &why))?;
     let format = match backing.format.as_deref() {
         None => None,
         // "file" is what old programs wrote for a raw file.
         Some("raw" | "file" | "host_device") => Some(Format::Raw),
         Some("qcow2") => Some(Format::Qcow2),
-        Some(other) => return Err(of(&format!("its format '{other}' is not supported"))),
+        Some(other) => return Err(below(above, &format!("its format '{other}' is not supported"))),
     };
-    open_in_chain(&path, format, Use::Read, depth + 1).map_err(|why| of(&why))
+    Ok((path, format))
+}
+
+/// Opens a qcow2 image to read what it holds itself, and says what is below it.
+pub fn open_alone(path: &Path) -> Result<(Image, Option<Backing>), String> {
+    let cannot = |why: String| format!("cannot use the image '{}': {why}", path.display());
+    let (file, length) = open_file(path, Use::Read)?;
+    lock::lock(&file, path, Use::Read)?;
+    let header = header::read(&file, length).map_err(cannot)?;
+    header.check_complete(&file, length).map_err(cannot)?;
+    let image = qcow2(file, None, Use::Read).map_err(cannot)?;
+    Ok((Image::new(image), header.backing))
 }
 
 /// A name in a header is relative to the image that names it. What has a colon before the first slash names a

@@ -6,6 +6,7 @@ use nix::unistd::Pid;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -19,9 +20,22 @@ pub struct Device {
     socket: PathBuf,
 }
 
-fn program() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    test.parent().and_then(Path::parent).expect("tests are in target/PROFILE/deps").join("examples/device")
+/// The example, beside the tests, and not older than its sources: `--test block` alone does not build it.
+fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let test = std::env::current_exe().unwrap();
+        let profile = test.parent().and_then(Path::parent).expect("tests are in target/PROFILE/deps");
+        let path = profile.join("examples/device");
+        let changed = |path: &Path| path.metadata().and_then(|metadata| metadata.modified()).ok();
+        let built = changed(&path).expect("`cargo build -p devices --examples` makes it");
+        let sources = std::fs::read_to_string(path.with_extension("d")).unwrap_or_default();
+        for source in sources.split_whitespace().skip(1) {
+            let newer = changed(Path::new(source)).is_some_and(|time| time > built);
+            assert!(!newer, "{} is newer: run `cargo build -p devices --examples`", source);
+        }
+        path
+    })
 }
 
 impl Lab {
@@ -63,11 +77,22 @@ impl Lab {
         command.output().unwrap_or_else(|error| panic!("{} (package qemu-utils): {error}", words[0]))
     }
 
-    fn command(&self, line: &str) -> Command {
+    pub fn command(&self, line: &str) -> Command {
         let mut command = Command::new(program());
         command.arg("block").args(line.split_whitespace()).current_dir(self.directory.path());
         command.stdin(Stdio::null()).stderr(Stdio::piped());
         command
+    }
+
+    /// Runs the program to its end; answers with what it prints.
+    pub fn run(&self, line: &str) -> Result<String, String> {
+        let output = self.command(line).output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        match output.status.code() {
+            Some(0) if error.is_empty() => Ok(String::from_utf8(output.stdout).unwrap()),
+            Some(1) if error.lines().count() == 1 => Err(error),
+            other => panic!("{line}: {other:?}: {error}"),
+        }
     }
 
     /// Runs a device that cannot start; answers with what it says.
@@ -83,8 +108,13 @@ impl Lab {
         let socket = self.path(&format!("{name}.sock"));
         // One that was killed leaves its own.
         let _ = std::fs::remove_file(&socket);
-        let child = self.command(&format!("--socket-path={} {line}", socket.display())).spawn().unwrap();
-        Device { child, socket }
+        let command = self.command(&format!("--socket-path={} {line}", socket.display()));
+        self.spawn(name, command)
+    }
+
+    /// Runs a command that will listen on `NAME.sock`.
+    pub fn spawn(&self, name: &str, mut command: Command) -> Device {
+        Device { child: command.spawn().unwrap(), socket: self.path(&format!("{name}.sock")) }
     }
 
     /// Starts a device that listens on `NAME.sock`.
@@ -122,7 +152,7 @@ impl Device {
             match UnixStream::connect(&self.socket) {
                 Ok(stream) => break stream,
                 // Bound, and not listening yet.
-                Err(error) => assert!(Instant::now() < deadline, "{error}"),
+                Err(error) => assert!(Instant::now() < deadline, "{}: {error}", self.socket.display()),
             }
             std::thread::sleep(Duration::from_millis(2));
         };

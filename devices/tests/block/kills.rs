@@ -122,3 +122,30 @@ fn a_layer_is_there_whole_or_not_at_all() {
     }
     println!("{made} layers were made");
 }
+
+/// What a new table is in use for is in the file before anything refers to the table.
+#[test]
+fn a_new_table_counts_before_it_is_referred_to() {
+    let lab = Lab::new();
+    let mut contents = lab.raw("base", SIZE);
+    let (device, mut driver) = lab.drive("disk", "--image base --layer layer");
+    driver.write_sectors(0, &[1; 512]);
+    device.signal(Signal::SIGKILL);
+    assert_eq!(device.end().0, None);
+    let unsure: Vec<bool> = (0..SECTORS).map(|sector| sector == 0).collect();
+    check(&lab, 0, "layer", &mut contents, &unsure);
+
+    // Small clusters have a new reference block for each half megabyte, and here a hole in which it fits.
+    lab.tool("qemu-img convert -f raw -O qcow2 -o cluster_size=1k base image");
+    let (device, mut driver) = lab.drive("disk", "--image image --discard unmap");
+    assert_eq!(driver.request(DISCARD, 0, &range(0, 4000, 0), 0).0, OK);
+    contents[..4000 * 512].fill(0);
+    driver.flush();
+    for sector in (0..4000).step_by(200) {
+        driver.write_sectors(sector, &[2; 100 * 512]);
+    }
+    device.signal(Signal::SIGKILL);
+    assert_eq!(device.end().0, None);
+    let unsure: Vec<bool> = (0..SECTORS).map(|sector| sector < 4000).collect();
+    check(&lab, 1, "image", &mut contents, &unsure);
+}

@@ -10,5 +10,7 @@ mod driver;
 mod hostile;
 mod images;
 mod kills;
+mod merging;
 mod operations;
+mod program;
 mod random;

@@ -1,0 +1,93 @@
+//! `reprise device block --commit LAYER`: writes what a layer holds into the image below it.
+//!
+//! The layer stays as it is: it can be removed after it, and committing it again changes nothing. If the process
+//! dies half way, the base holds a mixture, and committing again completes it.
+
+use super::image::Image;
+use super::lock::Use;
+use super::open;
+use imago::ShallowMapping;
+use std::path::{Path, PathBuf};
+
+/// Bytes copied at once.
+const CHUNK: u64 = 1 << 20;
+
+/// What was done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// The image that was written to.
+    pub base: PathBuf,
+    /// Bytes of data copied to it.
+    pub copied: u64,
+    /// Bytes of it made zero.
+    pub zeroed: u64,
+}
+
+/// What the layer has at some place.
+enum Piece {
+    Data,
+    Zeros,
+    /// Nothing: what is below shows.
+    Nothing,
+}
+
+/// Merges the qcow2 image at `layer` into the image below it, and waits until that is on the host's disk.
+pub fn commit(layer: &Path) -> Result<Committed, String> {
+    let (mut top, backing) = open::open_alone(layer)?;
+    let backing = backing.ok_or_else(|| format!("'{}' has no image below it", layer.display()))?;
+    let (path, format) = open::resolve(&backing, layer)?;
+    let mut base = open::open(&path, format, Use::Write)?;
+    let cannot = |error: std::io::Error| {
+        format!("cannot commit '{}' to '{}': {error}", layer.display(), path.display())
+    };
+    base.grow(top.size()).map_err(cannot)?;
+    let mut done = Committed { base: path.clone(), copied: 0, zeroed: 0 };
+    let mut buffer = vec![0; CHUNK as usize];
+    let mut offset = 0;
+    while offset < top.size() {
+        let (piece, length) = piece_at(&top, offset).map_err(cannot)?;
+        match piece {
+            Piece::Nothing => {}
+            Piece::Zeros => {
+                base.write_zeroes(offset, length, true).map_err(cannot)?;
+                done.zeroed += length;
+            }
+            Piece::Data => {
+                let bytes = &mut buffer[..length as usize];
+                top.read_bytes(bytes, offset).map_err(cannot)?;
+                base.write_bytes(bytes, offset).map_err(cannot)?;
+                done.copied += length;
+            }
+        }
+        offset += length;
+    }
+    base.flush(true).map_err(cannot)?;
+    Ok(done)
+}
+
+/// What is at `offset` of a layer that was opened without what is below it, and for how long, at most `CHUNK`.
+fn piece_at(layer: &Image, offset: u64) -> std::io::Result<(Piece, u64)> {
+    let rest = (layer.size() - offset).min(CHUNK);
+    let (mapping, length) = layer.access().get_shallow_mapping(offset, rest)?;
+    let piece = match mapping {
+        ShallowMapping::Raw { .. } | ShallowMapping::Special { .. } => Piece::Data,
+        ShallowMapping::Zero { explicit: true, .. } => Piece::Zeros,
+        ShallowMapping::Zero { explicit: false, .. }
+        | ShallowMapping::Indirect { .. }
+        | ShallowMapping::Eof { .. } => Piece::Nothing,
+        // imago may learn of other things; then the data are the safe answer.
+        _ => Piece::Data,
+    };
+    // At the end imago answers with no length at all.
+    Ok((piece, if length == 0 { rest } else { length.min(rest) }))
+}
+
+/// The line that the program prints.
+pub fn report(done: &Committed) -> String {
+    serde_json::json!({
+        "base": done.base.to_string_lossy(),
+        "copied-bytes": done.copied,
+        "zeroed-bytes": done.zeroed,
+    })
+    .to_string()
+}
