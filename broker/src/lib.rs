@@ -9,6 +9,7 @@ pub mod cli;
 pub mod consoles;
 pub mod demo;
 pub mod demo_guest;
+pub mod disk_images;
 pub mod disks;
 pub mod exit;
 pub mod functions;

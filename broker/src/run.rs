@@ -6,6 +6,7 @@ use crate::cli::icount::RecordReplay;
 use crate::cli::options::Options;
 use crate::cli::subcommand::RecordWords;
 use crate::demo::DemoError;
+use crate::disk_images;
 use crate::host_clock;
 use crate::images;
 use crate::inspect::InspectError;
@@ -23,14 +24,15 @@ use crate::pidfile::PidFile;
 use crate::sequence::Sequence;
 use crate::sequence::core::{Core, Facts};
 use crate::sequence::ending::End;
+use crate::sequence::swap::Swapper;
 use crate::streams::Stream;
 use crate::wiring::Wiring;
 use replay::difference::compare_image;
 use replay::event::Event;
 use replay::log::{Ending, Step};
 use replay::machine::Machine;
-use replay::manifest::{self, FORMAT, Manifest};
-use replay::recording::{Prepared, Recording, RecordingError, Replace};
+use replay::manifest::{self, DiskIdentity, FORMAT, Manifest};
+use replay::recording::{self, Prepared, Recording, RecordingError, Replace};
 use replay::setup::Mode;
 use std::path::Path;
 
@@ -117,14 +119,16 @@ fn new_run(
     programs: &Programs,
 ) -> Result<End, RunError> {
     let time = host_clock::now();
-    let wiring = Wiring::of_new(options)?;
-    let machine = machine::new_machine(options, &wiring, time)?;
+    let mut wiring = Wiring::of_new(options)?;
+    let mut machine = machine::new_machine(options, &wiring, time)?;
     (programs.check_cpu)(&machine.cpu).map_err(|why| CliError(format!("-cpu: {why}")))?;
     if target.is_some() {
         machine::check_recordable(&machine)?;
     }
     images::check(&machine)?;
-    let manifest = target.map(|target| manifest(&machine, target, time.utc, arguments)).transpose()?;
+    let (disks, warnings) = disk_images::identify_all(&mut machine)?;
+    wiring.warnings.extend(warnings);
+    let manifest = target.map(|target| manifest(&machine, disks, target, time.utc, arguments)).transpose()?;
     let mode = if target.is_some() { Mode::Record } else { Mode::Plain };
     let facts = facts(options, &machine, target.map(|target| (target.rr, time.utc)), &wiring);
     let prepared = target.map(|target| Prepared::new(&target.rr.file, target.replace)).transpose()?;
@@ -134,16 +138,18 @@ fn new_run(
         layers: layered.map(Prepared::make_disks).transpose()?,
         ..plan(machine, wiring, mode, options, target.map_or(0, |target| target.digest_interval))?
     };
-    let end = run(&plan, options, facts, &mut |_| {}, || {
+    let panic_action = plan.machine.panic_action;
+    let end = run(plan, options, facts, &mut |_| {}, || {
         let Some((prepared, manifest)) = prepared.zip(manifest) else { return Ok(Box::new(Plain)) };
         // Only now, when everything can start, may a recording be replaced.
         Ok(Box::new(Record::create(prepared.create(manifest)?)?))
     })?;
-    Ok(end.under(plan.machine.panic_action))
+    Ok(end.under(panic_action))
 }
 
 fn manifest(
     machine: &Machine,
+    disks: Vec<DiskIdentity>,
     target: Target<'_>,
     created_unix_s: i64,
     arguments: &[String],
@@ -159,6 +165,7 @@ fn manifest(
         command_line: arguments.to_vec(),
         kernel: identify("-kernel", &machine.boot.kernel)?,
         initrd: identify("-initrd", &machine.boot.initrd)?,
+        disks,
         snapshot_tag: target.rr.snapshot.clone(),
         host_cpu_vendor: host_cpu_vendor(),
         digest_interval: target.digest_interval,
@@ -190,7 +197,7 @@ pub fn replay(options: &Options, path: &Path, snapshot: Option<&str>, show: bool
     warn(options, &wiring);
     warn_of_build(path, &manifest);
     let plan = plan(machine, wiring, Mode::Replay, options, manifest.digest_interval)?;
-    run(&plan, options, facts, &mut |_| {}, || Ok(Box::new(journal)))
+    run(plan, options, facts, &mut |_| {}, || Ok(Box::new(journal)))
 }
 
 /// What a silent replay found.
@@ -225,7 +232,7 @@ pub fn verify(path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Verifie
     warn_of_build(path, &manifest);
     let plan = plan(machine, wiring, Mode::Replay, &options, manifest.digest_interval)?;
     let end = run(
-        &plan,
+        plan,
         &options,
         Facts::default(),
         &mut |icount| {
@@ -266,8 +273,9 @@ fn log_settings(options: &Options) -> Result<LogSettings, HostError> {
 
 /// The recorded machine, after comparing what was given with what was recorded.
 fn recorded_machine(options: &Options, wiring: &Wiring, manifest: &Manifest) -> Result<Machine, CliError> {
-    let machine = machine::over_recorded(options, wiring, &manifest.machine)?;
+    let mut machine = machine::over_recorded(options, wiring, &manifest.machine)?;
     machine::check_against(&manifest.machine, &machine)?;
+    disk_images::check_all(&mut machine, &manifest.disks)?;
     for (option, path, recorded) in [
         ("-kernel", &machine.boot.kernel, &manifest.kernel),
         ("-initrd", &machine.boot.initrd, &manifest.initrd),
@@ -287,6 +295,7 @@ fn facts(options: &Options, machine: &Machine, rr: Option<(&RecordReplay, i64)>,
         uuid: machine.uuid.clone(),
         recording: rr.map(|(rr, _)| rr.file.display().to_string()).unwrap_or_default(),
         start_snapshot: rr.and_then(tag),
+        machine: Some(machine.clone()),
         chardevs: wiring
             .streams
             .iter()
@@ -310,7 +319,7 @@ fn warn_of_build(path: &Path, manifest: &Manifest) {
 
 /// Starts the tree and waits for the end. `journal` is made when everything else is ready.
 fn run(
-    plan: &Plan,
+    mut plan: Plan,
     options: &Options,
     mut facts: Facts,
     progress: &mut dyn FnMut(u64),
@@ -320,15 +329,21 @@ fn run(
     let _pidfile = options.pidfile.as_deref().map(PidFile::create).transpose()?;
     let terminal = Terminal::save();
     let signals = Signals::block()?;
-    let result = start(plan, &signals, journal).map(|(tree, journal)| {
-        let Tree { lane, doorbell, calls, monitors, children, .. } = tree;
+    let result = start(&plan, &signals, journal).map(|(tree, journal)| {
+        let Tree { lane, doorbell, calls, monitors, children, pids, control, .. } = tree;
+        // The disks of a recording have become part of it.
+        plan.layers = plan.layers.take().and(journal.recording().map(recording::disks_path));
+        plan.captures.clear();
         facts.vcpu_pid = children.vcpu().map_or(0, |vcpu| vcpu.pid());
         let monitors = monitors
             .into_iter()
             .map(|link| MonitorPort::new(link.socket, &link.stream.chardev, link.stream.device.is_some()));
         let monitors = monitors.collect();
         let core = Core::new(lane, journal, facts, plan.start_paused);
-        Sequence { core, doorbell, calls, monitors, children, signals: &signals }.run(progress)
+        let swapper = Swapper::new(plan, control, pids);
+        let on_device_exit = options.on_device_exit;
+        let signals = &signals;
+        Sequence { core, doorbell, calls, monitors, children, swapper, on_device_exit, signals }.run(progress)
     });
     terminal.restore();
     match result {

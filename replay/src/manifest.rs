@@ -39,6 +39,9 @@ pub struct Manifest {
     pub kernel: Option<FileIdentity>,
     /// The initial RAM disk.
     pub initrd: Option<FileIdentity>,
+    /// Images under the disks.
+    #[serde(default)]
+    pub disks: Vec<DiskIdentity>,
     /// Name of the state at the start, from `rrsnapshot=`.
     pub snapshot_tag: Option<String>,
     /// Vendor string of the host CPU, e.g. `GenuineIntel`.
@@ -56,6 +59,25 @@ pub struct FileIdentity {
     pub bytes: u64,
     /// SHA-256 of its content, 64 lower-case hexadecimal digits.
     pub sha256: String,
+}
+
+/// An image under a disk, by what can be known of it without reading it all: its content is checked as it is read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskIdentity {
+    /// The device whose image it is.
+    pub id: String,
+    /// Where it was.
+    pub path: String,
+    /// `raw` or `qcow2`.
+    pub format: String,
+    /// Bytes that the guest sees.
+    pub bytes: u64,
+    /// Bytes of the file.
+    pub file_bytes: u64,
+    /// When the file was changed last: nanoseconds since 1970.
+    pub modified_unix_ns: i64,
+    /// Names of the images below it, as they stand in the headers, from the top down.
+    pub backing: Vec<String>,
 }
 
 /// A manifest that cannot be used.
@@ -190,6 +212,7 @@ pub fn example() -> Manifest {
         command_line: vec!["reprise".into(), "-kernel".into(), "/boot/vmlinuz".into()],
         kernel: Some(FileIdentity { path: "/boot/vmlinuz".into(), bytes: 3, sha256: "0".repeat(64) }),
         initrd: None,
+        disks: vec![],
         snapshot_tag: Some("init".into()),
         host_cpu_vendor: "GenuineIntel".into(),
         digest_interval: 10_000_000,
@@ -208,6 +231,31 @@ mod tests {
         assert_eq!(Manifest::from_text(text.as_bytes()).unwrap(), manifest);
         let json: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(json["recording"]["machine"]["ram_bytes"], 268_435_456u64);
+    }
+
+    #[test]
+    fn disks_are_kept_and_may_be_absent() {
+        let disk = DiskIdentity {
+            id: "virtio0".into(),
+            path: "/d.qcow2".into(),
+            format: "qcow2".into(),
+            bytes: 64 << 20,
+            file_bytes: 196_616,
+            modified_unix_ns: 1_700_000_000_123_456_789,
+            backing: vec!["base.raw".into()],
+        };
+        let manifest = Manifest { disks: vec![disk], ..example() };
+        let text = manifest.to_text().unwrap();
+        assert_eq!(Manifest::from_text(text.as_bytes()).unwrap(), manifest);
+        // As releases before disks wrote it: without the member, under a checksum of its own.
+        let none = example().to_text().unwrap();
+        let mut old = none.replace("\n    \"disks\": [],", "");
+        assert_ne!(old, none);
+        let digits = PREFIX.len()..PREFIX.len() + NO_CHECKSUM.len();
+        old.replace_range(digits.clone(), NO_CHECKSUM);
+        let checksum = format!("{:016x}", xxh3_64(old.as_bytes()));
+        old.replace_range(digits, &checksum);
+        assert_eq!(Manifest::from_text(old.as_bytes()).unwrap(), example());
     }
 
     #[test]

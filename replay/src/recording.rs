@@ -102,6 +102,11 @@ pub enum RecordingError {
     ForeignLog(PathBuf),
 }
 
+/// Where the layers of a recording's disks are.
+pub fn disks_path(recording: &Path) -> PathBuf {
+    recording.join(DISKS)
+}
+
 impl Recording {
     /// Makes the directory and writes the manifest to stable storage.
     ///
@@ -153,7 +158,7 @@ impl Recording {
 
     /// Where the layers of disks are: what the guest wrote.
     pub fn disks_path(&self) -> PathBuf {
-        self.path.join(DISKS)
+        disks_path(&self.path)
     }
 
     /// Keeps recorders away while what is returned lives; fails when there is one.

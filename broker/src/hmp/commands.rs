@@ -24,12 +24,12 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
-    fn line(&mut self, text: &str) {
+    pub(super) fn line(&mut self, text: &str) {
         self.out.push_str(text);
         self.out.push('\n');
     }
 
-    fn error(&mut self, why: &str) {
+    pub(super) fn error(&mut self, why: &str) {
         let _ = writeln!(self.out, "Error: {why}");
     }
 
@@ -207,12 +207,17 @@ pub(super) fn replay_seek(context: &mut Context<'_>, _: &Args) {
 }
 
 pub(super) fn info_status(context: &mut Context<'_>, _: &Args) {
+    if let (RunStatus::Running, Some(device)) = (context.host.run_status(), context.host.waiting_for()) {
+        let line = format!("VM status: running (waiting for device \"{device}\")");
+        return context.line(&line);
+    }
     context.line(match context.host.run_status() {
         RunStatus::Running => "VM status: running",
         RunStatus::Paused => "VM status: paused",
         RunStatus::Prelaunch => "VM status: paused (prelaunch)",
         RunStatus::Shutdown => "VM status: paused (shutdown)",
         RunStatus::Panicked => "VM status: paused (guest-panicked)",
+        RunStatus::IoError => "VM status: paused (io-error)",
         RunStatus::InternalError => "VM status: paused (internal-error)",
     });
 }

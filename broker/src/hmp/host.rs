@@ -1,5 +1,7 @@
 //! What a monitor may ask of the run it watches.
 
+use crate::cli::chardev::Chardev;
+use replay::machine::Machine;
 use replay::message::Offer;
 use replay::setup::Mode;
 
@@ -16,6 +18,8 @@ pub enum RunStatus {
     Shutdown,
     /// The guest panicked and `-action panic=` wants it to stand still.
     Panicked,
+    /// A device has lost its back-end, and the machine stands still until it has another.
+    IoError,
     /// Something went wrong and the machine stands still.
     InternalError,
 }
@@ -48,6 +52,10 @@ pub trait Host {
     fn start_snapshot(&self) -> Option<(&str, i64)>;
     /// All streams: id and file name.
     fn chardevs(&self) -> Vec<(String, String)>;
+    /// The machine, once there is one.
+    fn machine(&self) -> Option<&Machine>;
+    /// The device for whose back-end the machine waits.
+    fn waiting_for(&self) -> Option<&str>;
     /// Process id of the vCPU process.
     fn vcpu_pid(&self) -> i32;
     /// Pauses the machine.
@@ -56,6 +64,12 @@ pub trait Host {
     fn cont(&mut self) -> Result<Option<Ticket>, String>;
     /// Ends the run.
     fn quit(&mut self);
+    /// Starts the back-end of a device again.
+    fn restart_device(&mut self, id: &str) -> Result<Option<Ticket>, String>;
+    /// Puts another stream in the place of one.
+    fn change_chardev(&mut self, chardev: Chardev) -> Result<Option<Ticket>, String>;
+    /// Why a request failed that is done.
+    fn take_failure(&mut self, ticket: Ticket) -> Option<String>;
     /// Gives the guest an input. A replay takes none.
     fn offer(&mut self, offer: Offer) -> Result<(), String>;
     /// Releases keys (by scan code, in this order) after a while of host time.

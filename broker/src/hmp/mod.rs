@@ -5,6 +5,7 @@
 
 pub mod args;
 pub mod commands;
+pub mod hardware;
 pub mod host;
 pub mod keys;
 pub mod line;

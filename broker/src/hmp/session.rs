@@ -62,6 +62,9 @@ impl Session {
     pub fn ticket_done(&mut self, ticket: Ticket, host: &mut dyn Host) {
         if self.waiting == Some(ticket) {
             self.waiting = None;
+            if let Some(why) = host.take_failure(ticket) {
+                self.put(&format!("Error: {why}\n"));
+            }
             self.put(PROMPT);
             self.proceed(host);
         }
@@ -163,7 +166,9 @@ pub fn date_text(unix_s: i64) -> String {
 pub(crate) mod tests {
     use super::super::host::{ReplayStatus, RunStatus};
     use super::*;
+    use crate::cli::chardev::Chardev;
     use replay::event::Input;
+    use replay::machine::Machine;
     use replay::message::Offer;
     use replay::setup::Mode;
 
@@ -175,12 +180,27 @@ pub(crate) mod tests {
         pub released: Vec<u16>,
         pub quit: bool,
         pub slow: bool,
+        pub machine: Option<Machine>,
+        pub waiting_for: Option<&'static str>,
+        pub swaps: Vec<String>,
+        pub failure: Option<String>,
     }
 
     impl Fake {
         pub(crate) fn new(mode: Mode) -> Fake {
             let status = RunStatus::Running;
-            Fake { mode, status, offers: vec![], released: vec![], quit: false, slow: false }
+            Fake {
+                mode,
+                status,
+                offers: vec![],
+                released: vec![],
+                quit: false,
+                slow: false,
+                machine: None,
+                waiting_for: None,
+                swaps: vec![],
+                failure: None,
+            }
         }
     }
 
@@ -205,6 +225,23 @@ pub(crate) mod tests {
         }
         fn vcpu_pid(&self) -> i32 {
             6790
+        }
+        fn machine(&self) -> Option<&Machine> {
+            self.machine.as_ref()
+        }
+        fn waiting_for(&self) -> Option<&str> {
+            self.waiting_for
+        }
+        fn restart_device(&mut self, id: &str) -> Result<Option<Ticket>, String> {
+            self.swaps.push(id.to_owned());
+            self.slow.then_some(7).map(Some).ok_or_else(|| format!("Device '{id}' not found"))
+        }
+        fn change_chardev(&mut self, chardev: Chardev) -> Result<Option<Ticket>, String> {
+            self.swaps.push(chardev.spec());
+            Ok(None)
+        }
+        fn take_failure(&mut self, _: Ticket) -> Option<String> {
+            self.failure.take()
         }
         fn stop(&mut self) -> Result<Option<Ticket>, String> {
             self.status = RunStatus::Paused;
@@ -268,6 +305,10 @@ pub(crate) mod tests {
         ] {
             assert_eq!(ask(&mut host, line), answer, "{line}");
         }
+        host.status = RunStatus::IoError;
+        assert_eq!(ask(&mut host, "info status"), "VM status: paused (io-error)\n");
+        (host.status, host.waiting_for) = (RunStatus::Running, Some("x"));
+        assert_eq!(ask(&mut host, "info status"), "VM status: running (waiting for device \"x\")\n");
         host.status = RunStatus::Prelaunch;
         assert_eq!(ask(&mut host, "info status"), "VM status: paused (prelaunch)\n");
         assert_eq!(ask(&mut Fake::new(Mode::Plain), "info replay"), "Record/replay is not active\n");
@@ -296,6 +337,30 @@ pub(crate) mod tests {
         assert_eq!(session.take_output(), banner.as_bytes());
         session.input(b"info status\r\n", &mut Fake::new(Mode::Plain));
         assert_eq!(session.take_output(), b"VM status: running\r\n(reprise) ");
+    }
+
+    #[test]
+    fn another_back_end_is_asked_for_and_awaited() {
+        let mut host = Fake::new(Mode::Record);
+        for (line, answer) in [
+            ("device_restart x", "Error: Device 'x' not found\n"),
+            (
+                "device_restart",
+                "device_restart: string expected\nTry \"help device_restart\" for more information\n",
+            ),
+            ("chardev-change serial0 file,path=a", ""),
+            ("chardev-change serial0 frob", "Error: chardev: backend 'frob' is not supported\n"),
+            ("info block", ""),
+        ] {
+            assert_eq!(ask(&mut host, line), answer, "{line}");
+        }
+        assert_eq!(host.swaps, ["x", "file,path=a,append=off,id=serial0"]);
+        (host.slow, host.failure) = (true, Some("it could not start".to_owned()));
+        let mut session = Session::new(false);
+        session.input(b"device_restart x\ninfo name\n", &mut host);
+        assert_eq!(session.take_output(), b"");
+        session.ticket_done(7, &mut host);
+        assert_eq!(session.take_output(), b"Error: it could not start\r\n(reprise) (reprise) ");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::args::{Args, Argument, Kind, may, needs};
 use super::commands::{self as run, Context};
+use super::hardware;
 
 /// Carries a command out.
 type Handler = fn(&mut Context<'_>, &Args);
@@ -35,8 +36,11 @@ use Kind::{Integer, Rest, Text};
 /// Commands, sorted by name.
 #[rustfmt::skip]
 pub const COMMANDS: &[Row] = &[
+    row(&["chardev-change"], &[needs("id", Text), needs("args", Rest)], "id args", "change chardev", hardware::chardev_change),
     row(&["cont", "c"], &[], "", "resume emulation", run::cont),
     row(&["delvm"], &[needs("name", Rest)], "tag", "delete a VM snapshot from its tag", run::delvm),
+    row(&["device_restart"], &[needs("id", Text)], "id",
+        "start the back-end of a device again; requests without an answer are submitted once more", hardware::device_restart),
     row(&["help", "?"], &[may("name", Rest)], "[cmd]", "show the help", run::help),
     row(&["info"], &[may("item", Rest)], "[subcommand]", "show various information about the system state", run::info),
     row(&["loadvm"], &[needs("name", Rest)], "tag", "restore a VM snapshot from its tag", run::loadvm),
@@ -63,11 +67,14 @@ pub const COMMANDS: &[Row] = &[
 /// What `info` can show, sorted by name.
 #[rustfmt::skip]
 pub const INFO: &[Row] = &[
+    row(&["block"], &[], "", "show the block devices", hardware::info_block),
     row(&["chardev"], &[], "", "show the character devices", run::info_chardev),
     row(&["cpus"], &[], "", "show infos for each CPU", run::info_cpus),
     row(&["history"], &[], "", "show the command line history", run::info_history),
     row(&["kvm"], &[], "", "show KVM information", run::info_kvm),
     row(&["name"], &[], "", "show the current VM name", run::info_name),
+    row(&["network"], &[], "", "show the network state", hardware::info_network),
+    row(&["pci"], &[], "", "show PCI info", hardware::info_pci),
     row(&["replay"], &[], "", "show record/replay information", run::info_replay),
     row(&["snapshots"], &[], "", "show the currently saved VM snapshots", run::info_snapshots),
     row(&["status"], &[], "", "show the current VM status (running|paused)", run::info_status),

@@ -2,6 +2,7 @@
 
 use super::describe::describe;
 use super::{Form, InspectError, ending_json};
+use replay::device::{DeviceKind, VirtioKind};
 use replay::log::{Ending, Step, Survey};
 use replay::manifest::{FileIdentity, Manifest};
 use replay::recording::Recording;
@@ -70,6 +71,8 @@ fn write_text(
         ("initrd", image_text(manifest.initrd.as_ref())),
         ("append", manifest.machine.boot.cmdline.clone()),
         ("devices", device_text(manifest)),
+        ("disks", disk_text(manifest)),
+        ("networks", network_text(manifest)),
         ("command line", manifest.command_line.join(" ")),
         ("host CPU", manifest.host_cpu_vendor.clone()),
         ("rrsnapshot", manifest.snapshot_tag.clone().unwrap_or("none".into())),
@@ -119,8 +122,41 @@ fn machine_text(manifest: &Manifest) -> String {
 }
 
 fn device_text(manifest: &Manifest) -> String {
+    let kind = |kind: &DeviceKind| match kind {
+        DeviceKind::Chardev => "Chardev",
+        DeviceKind::Block(_) => "disk",
+        DeviceKind::Net { .. } => "network",
+        DeviceKind::Entropy { .. } => "entropy",
+        DeviceKind::Foreign { .. } => "vhost-user",
+    };
     let devices = manifest.machine.devices.iter();
-    devices.map(|device| format!("{} ({:?})", device.id, device.kind)).collect::<Vec<_>>().join(", ")
+    list(devices.map(|device| format!("{} ({})", device.id, kind(&device.kind))))
+}
+
+fn disk_text(manifest: &Manifest) -> String {
+    list(manifest.disks.iter().map(|disk| {
+        let below = disk.backing.iter().map(|name| format!(", over {name}")).collect::<String>();
+        format!("{}: {} ({}, {} bytes{below})", disk.id, disk.path, disk.format, disk.bytes)
+    }))
+}
+
+fn network_text(manifest: &Manifest) -> String {
+    let machine = &manifest.machine;
+    list(machine.functions.iter().filter_map(|function| {
+        let VirtioKind::Net { device, mac } = &function.kind else { return None };
+        let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
+        let behind = match &machine.devices.get(usize::from(*device))?.kind {
+            DeviceKind::Net { netdev } => netdev.clone(),
+            DeviceKind::Foreign { socket } => format!("vhost-user,path={}", socket.display()),
+            DeviceKind::Chardev | DeviceKind::Block(_) | DeviceKind::Entropy { .. } => return None,
+        };
+        Some(format!("{}: {behind} (mac {mac})", function.id))
+    }))
+}
+
+fn list(items: impl Iterator<Item = String>) -> String {
+    let items: Vec<String> = items.collect();
+    if items.is_empty() { "none".into() } else { items.join(", ") }
 }
 
 fn image_text(image: Option<&FileIdentity>) -> String {

@@ -83,9 +83,33 @@ impl Member {
 }
 
 impl Children {
-    /// Takes a child in.
-    pub fn add(&mut self, role: Role, name: String, child: Child) {
-        self.members.push(Member { role, name, child, status: None });
+    /// Takes a child in; returns its process id.
+    pub fn add(&mut self, role: Role, name: String, child: Child) -> i32 {
+        let member = Member { role, name, child, status: None };
+        let pid = member.pid();
+        self.members.push(member);
+        pid
+    }
+
+    /// Leaves a child that has ended out of account from here on.
+    pub fn forget(&mut self, pid: i32) {
+        self.members.retain(|member| member.status.is_none() || member.pid() != pid);
+    }
+
+    /// Ends a device process, and leaves it out of account from here on.
+    pub fn end_device(&mut self, pid: i32) {
+        let Some(at) = self.members.iter().position(|member| member.pid() == pid) else { return };
+        let mut member = self.members.remove(at);
+        member.signal(Signal::SIGTERM);
+        member.signal(Signal::SIGCONT);
+        let deadline = Instant::now() + DEVICE_TERM_TIMEOUT;
+        while member.poll().is_none() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        member.signal(Signal::SIGKILL);
+        if member.status.is_none() {
+            member.status = member.child.wait().ok();
+        }
     }
 
     /// The child with this role and the highest claim to be named; reaps first.
@@ -106,10 +130,10 @@ impl Children {
         self.members.iter().find(|member| member.role == Role::Vcpu)
     }
 
-    /// How the child with this name ended, if it does so within `timeout`.
-    pub fn wait_named(&mut self, name: &str, timeout: Duration) -> Option<ExitStatus> {
+    /// How the child with this process id ended, if it does so within `timeout`.
+    pub fn wait_one(&mut self, pid: i32, timeout: Duration) -> Option<ExitStatus> {
         let deadline = Instant::now() + timeout;
-        let member = self.members.iter_mut().find(|member| member.name == name)?;
+        let member = self.members.iter_mut().find(|member| member.pid() == pid)?;
         while member.poll().is_none() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -187,6 +211,20 @@ mod tests {
             text.starts_with("device process b (pid ") && text.ends_with("was killed by signal 9"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn one_that_was_replaced_is_not_blamed() {
+        let mut children = Children::default();
+        add(&mut children, Role::Device, "device process a", "exec sleep 100");
+        add(&mut children, Role::Device, "device process a", "kill -9 $$");
+        let pids: Vec<i32> = children.members.iter().map(Member::pid).collect();
+        children.end_device(pids[0]);
+        assert!(kill(Pid::from_raw(pids[0]), None).is_err());
+        assert!(children.wait_one(pids[1], Duration::from_secs(5)).is_some());
+        assert_eq!(children.first_cause().unwrap().pid(), pids[1]);
+        children.forget(pids[1]);
+        assert!(children.first_cause().is_none() && !children.reap());
     }
 
     #[test]

@@ -5,10 +5,11 @@ use super::signals::Signals;
 use super::spawn::Spawn;
 use super::{HostError, LaunchError, host};
 use crate::logging::LogSettings;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
@@ -40,6 +41,8 @@ pub struct Request<'a> {
 pub struct Starting {
     /// Its name in messages.
     pub name: String,
+    /// Its process id.
+    pub pid: i32,
     /// Connection for the vCPU process.
     pub socket: Option<UnixStream>,
     /// Connection for the monitor.
@@ -59,6 +62,8 @@ impl Request<'_> {
     /// Starts it, and takes it among the children.
     pub fn start(self, log: &LogSettings, children: &mut Children) -> Result<Starting, HostError> {
         let (ready, ready_child) = host("make a pipe", std::io::pipe())?;
+        let ready = File::from(OwnedFd::from(ready));
+        host("set up a pipe", fcntl(&ready, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)))?;
         let mut arguments = vec!["device".to_owned(), self.kind.to_owned()];
         arguments.extend(self.arguments.iter().cloned());
         arguments.push(format!("--label={}", self.label));
@@ -86,12 +91,13 @@ impl Request<'_> {
         };
         let name = name(self.kind, self.label);
         let child = host(&format!("start {name}"), spawn.start())?;
-        children.add(Role::Device, name.clone(), child);
+        let pid = children.add(Role::Device, name.clone(), child);
         Ok(Starting {
             name,
+            pid,
             socket: pair.map(|(_, socket)| socket),
             monitor: monitor.map(|(ours, _)| ours),
-            ready: File::from(OwnedFd::from(ready)),
+            ready,
             patient: self.patient,
         })
     }
@@ -120,9 +126,9 @@ pub fn wait_ready(
         wait_readable(device.ready.as_fd(), device.patient, signals)?
             .then_some(())
             .ok_or_else(|| LaunchError::Child { name: device.name.clone(), said_why: false })?;
-        if !device.is_ready() {
+        if device.progress() != Progress::Ready {
             // It ends by itself, or it was killed.
-            let status = children.wait_named(&device.name, Duration::from_millis(500));
+            let status = children.wait_one(device.pid, Duration::from_millis(500));
             let said_why = status.is_some_and(|status| status.code().is_some());
             return Err(LaunchError::Child { name: device.name.clone(), said_why });
         }
@@ -130,10 +136,25 @@ pub fn wait_ready(
     Ok(())
 }
 
+/// How far a device process has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// It has not said anything.
+    Starting,
+    /// It serves.
+    Ready,
+    /// It could not start.
+    Failed,
+}
+
 impl Starting {
-    /// Takes the word of one that has said something, or ended.
-    pub fn is_ready(&mut self) -> bool {
-        matches!(self.ready.read(&mut [0]), Ok(1))
+    /// How far it has come; does not wait.
+    pub fn progress(&mut self) -> Progress {
+        match self.ready.read(&mut [0]) {
+            Ok(1) => Progress::Ready,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Progress::Starting,
+            Ok(_) | Err(_) => Progress::Failed,
+        }
     }
 }
 

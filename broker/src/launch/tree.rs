@@ -21,6 +21,7 @@ use replay::device::VirtioKind;
 use replay::lane::{self, BrokerEnd};
 use replay::machine::Machine;
 use replay::setup::{DeviceFds, Mode, VcpuSetup};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
@@ -57,6 +58,8 @@ pub struct Tree {
     pub calls: Vec<Call>,
     /// Streams with monitors.
     pub monitors: Vec<MonitorLink>,
+    /// Process ids of the device processes, by device.
+    pub pids: BTreeMap<u16, i32>,
     /// Hands descriptors to the running vCPU process.
     pub control: OwnedFd,
     /// The vCPU process's end of it.
@@ -81,6 +84,7 @@ pub fn start_devices(plan: &Plan, signals: &Signals) -> Result<Tree, LaunchError
         doorbell: event_fd()?,
         calls: Vec::new(),
         monitors: Vec::new(),
+        pids: BTreeMap::new(),
         control,
         control_theirs,
         lane_file,
@@ -168,6 +172,7 @@ impl Tree {
             self.monitors.push(MonitorLink { socket, stream: stream.clone() });
         }
         if let Some(index) = stream.device {
+            self.pids.insert(index, starting.pid);
             self.sockets[usize::from(index)] = starting.socket.take();
         }
         Ok(starting)
@@ -176,6 +181,7 @@ impl Tree {
     fn start_back_end(&mut self, plan: &Plan, index: u16) -> Result<Option<Starting>, HostError> {
         let mut starting = start_device_process(plan, index, &mut self.children)?;
         if let Some(starting) = &mut starting {
+            self.pids.insert(index, starting.pid);
             self.sockets[usize::from(index)] = starting.socket.take();
         }
         Ok(starting)

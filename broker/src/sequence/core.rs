@@ -1,12 +1,16 @@
 //! The machine's side of a run: lane, journal, state; what monitors act on.
 
 use super::ending::{Divergence, End};
+use super::swap;
+use crate::cli::chardev::Chardev;
 use crate::hmp::host::{Host, ReplayStatus, RunStatus, Ticket};
 use crate::journal::{JOURNAL_SEQUENCE, Journal, JournalError};
 use replay::event::{DeviceIndex, Input, ShutdownCause};
 use replay::lane::{BrokerEnd, RunState};
+use replay::machine::Machine;
 use replay::message::{Control, Inbound, Offer, Outbound, PauseReason};
 use replay::time::Icount;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// What monitors tell of a run and what does not change.
@@ -22,6 +26,8 @@ pub struct Facts {
     pub start_snapshot: Option<(String, i64)>,
     /// All streams: id and file name.
     pub chardevs: Vec<(String, String)>,
+    /// The machine.
+    pub machine: Option<Machine>,
     /// The vCPU process.
     pub vcpu_pid: i32,
 }
@@ -48,6 +54,12 @@ pub struct Core {
     divergence: Option<Divergence>,
     /// The back-end for which the machine stands still.
     waiting_for: Option<DeviceIndex>,
+    /// Devices without a back-end.
+    lost: BTreeSet<DeviceIndex>,
+    /// What monitors asked for and the loop has not begun with.
+    swaps: Vec<(Ticket, swap::Request)>,
+    /// Why requests failed of which monitors are told next.
+    failures: Vec<(Ticket, String)>,
     /// Instructions so far: of the last status or the last event.
     icount: u64,
     starting: bool,
@@ -70,6 +82,9 @@ impl Core {
             releases: Vec::new(),
             divergence: None,
             waiting_for: None,
+            lost: BTreeSet::new(),
+            swaps: Vec::new(),
+            failures: Vec::new(),
             icount: 0,
             starting: true,
             quit_requested: false,
@@ -87,11 +102,6 @@ impl Core {
     /// The vCPU process has not begun to run.
     pub fn is_starting(&self) -> bool {
         self.starting
-    }
-
-    /// The back-end for which the machine stands still.
-    pub fn waiting_for(&self) -> Option<DeviceIndex> {
-        self.waiting_for
     }
 
     /// Sends what the vCPU may use from here on, and warnings to the user.
@@ -264,11 +274,72 @@ impl Core {
     }
 
     fn control(&mut self, control: Control) -> Result<Option<Ticket>, String> {
+        let ticket = self.new_ticket();
+        self.send_control(ticket, control)?;
+        Ok(Some(ticket))
+    }
+
+    fn new_ticket(&mut self) -> Ticket {
         self.last_ticket += 1;
-        let sequence = self.last_ticket;
+        self.last_ticket
+    }
+
+    fn send_control(&mut self, sequence: Ticket, control: Control) -> Result<(), String> {
         self.lane.send(&Inbound::Control { sequence, control }).map_err(|error| error.to_string())?;
         self.lane.raise_attention();
-        Ok(Some(sequence))
+        Ok(())
+    }
+
+    /// What monitors asked for, to begin with.
+    pub fn take_swaps(&mut self) -> Vec<(Ticket, swap::Request)> {
+        std::mem::take(&mut self.swaps)
+    }
+
+    /// Tells the vCPU process of a back-end that is on its way to it, or the monitor why there is none.
+    pub fn swapped(&mut self, outcome: swap::Outcome) {
+        let swap::Outcome { ticket, result } = outcome;
+        let sent = result.and_then(|device| {
+            self.send_control(ticket, Control::Reconnect { device })?;
+            Ok(device)
+        });
+        match sent {
+            Ok(device) => {
+                self.lost.remove(&device);
+            }
+            Err(why) => {
+                self.failures.push((ticket, why));
+                self.done_tickets.push(ticket);
+            }
+        }
+    }
+
+    /// The streams as they are now.
+    pub fn set_chardevs(&mut self, chardevs: Vec<(String, String)>) {
+        self.facts.chardevs = chardevs;
+    }
+
+    /// A device has lost its back-end: the machine stands still until it has another.
+    pub fn lost_back_end(&mut self, device: DeviceIndex) -> Result<(), String> {
+        self.lost.insert(device);
+        match self.status {
+            RunStatus::Running => self.control(Control::Stop).map(drop)?,
+            RunStatus::Prelaunch
+            | RunStatus::Paused
+            | RunStatus::Panicked
+            | RunStatus::IoError
+            | RunStatus::Shutdown
+            | RunStatus::InternalError => {}
+        }
+        if !matches!(self.status, RunStatus::Shutdown | RunStatus::InternalError) {
+            self.status = RunStatus::IoError;
+        }
+        Ok(())
+    }
+
+    /// Name of a device.
+    pub fn device_id(&self, device: DeviceIndex) -> Option<&str> {
+        let machine = self.facts.machine.as_ref()?;
+        machine.devices.get(usize::from(device)).map(|device| device.id.as_str())
     }
 }
 
@@ -304,6 +375,31 @@ impl Host for Core {
         self.facts.vcpu_pid
     }
 
+    fn machine(&self) -> Option<&Machine> {
+        self.facts.machine.as_ref()
+    }
+
+    fn waiting_for(&self) -> Option<&str> {
+        self.device_id(self.waiting_for?)
+    }
+
+    fn restart_device(&mut self, id: &str) -> Result<Option<Ticket>, String> {
+        let ticket = self.new_ticket();
+        self.swaps.push((ticket, swap::Request::Restart(id.to_owned())));
+        Ok(Some(ticket))
+    }
+
+    fn change_chardev(&mut self, chardev: Chardev) -> Result<Option<Ticket>, String> {
+        let ticket = self.new_ticket();
+        self.swaps.push((ticket, swap::Request::Change(chardev)));
+        Ok(Some(ticket))
+    }
+
+    fn take_failure(&mut self, ticket: Ticket) -> Option<String> {
+        let at = self.failures.iter().position(|(known, _)| *known == ticket)?;
+        Some(self.failures.remove(at).1)
+    }
+
     fn stop(&mut self) -> Result<Option<Ticket>, String> {
         match self.status {
             RunStatus::Running => {
@@ -314,13 +410,18 @@ impl Host for Core {
             | RunStatus::Prelaunch
             | RunStatus::Shutdown
             | RunStatus::Panicked
+            | RunStatus::IoError
             | RunStatus::InternalError => Ok(None),
         }
     }
 
     fn cont(&mut self) -> Result<Option<Ticket>, String> {
+        if let Some(device) = self.lost.first() {
+            let id = self.device_id(*device).unwrap_or_default();
+            return Err(format!("device \"{id}\" has no back-end: device_restart {id}"));
+        }
         match self.status {
-            RunStatus::Paused | RunStatus::Prelaunch | RunStatus::Panicked => {
+            RunStatus::Paused | RunStatus::Prelaunch | RunStatus::Panicked | RunStatus::IoError => {
                 self.status = RunStatus::Running;
                 self.control(Control::Continue)
             }

@@ -5,8 +5,11 @@
 
 pub mod core;
 pub mod ending;
+pub mod swap;
 
 use self::core::Core;
+use self::swap::Swapper;
+use crate::cli::options::DeviceExit;
 use crate::hmp::host::Ticket;
 use crate::launch::children::{Children, Role};
 use crate::launch::signals::Signals;
@@ -41,6 +44,10 @@ pub struct Sequence<'a> {
     pub monitors: Vec<MonitorPort>,
     /// The processes.
     pub children: Children,
+    /// Puts back-ends in the place of others.
+    pub swapper: Swapper,
+    /// What happens when a device process ends.
+    pub on_device_exit: DeviceExit,
     /// Signals to this process.
     pub signals: &'a Signals,
 }
@@ -88,6 +95,7 @@ impl Sequence<'_> {
         }
         self.attend_calls(&ready.calls);
         self.attend_monitors(&ready.monitors);
+        self.attend_swaps();
         self.core.release_due_keys(Instant::now());
         if self.core.take_quit_request() {
             self.ask_to_end(ShutdownCause::HostQuit);
@@ -181,6 +189,25 @@ impl Sequence<'_> {
         }
     }
 
+    /// Begins and completes what monitors asked for: other back-ends.
+    fn attend_swaps(&mut self) {
+        let mut outcomes = Vec::new();
+        for (ticket, request) in self.core.take_swaps() {
+            outcomes.extend(self.swapper.begin(ticket, request, &mut self.children, &mut self.calls));
+        }
+        outcomes.extend(self.swapper.proceed(&mut self.children, &mut self.calls));
+        if outcomes.is_empty() {
+            return;
+        }
+        for outcome in outcomes {
+            self.core.swapped(outcome);
+        }
+        self.core.set_chardevs(self.swapper.chardevs());
+        for ticket in self.core.take_done_tickets() {
+            self.ticket_done(ticket);
+        }
+    }
+
     /// Asks the machine to end in order; the first to ask is the cause.
     fn ask_to_end(&mut self, cause: ShutdownCause) {
         self.core.ask_to_end(cause, Instant::now() + QUIT_TIMEOUT);
@@ -199,6 +226,15 @@ impl Sequence<'_> {
         if let Some(end) = self.attend_lane() {
             return Some(end);
         }
+        if self.children.first_cause().is_some_and(|member| self.swapper.is_pending(member.pid())) {
+            // It never was a back-end; the monitor is told.
+            return None;
+        }
+        if self.on_device_exit == DeviceExit::Pause
+            && let Some(end) = self.pause_without_device()
+        {
+            return end;
+        }
         let member = self.children.first_cause()?;
         let said_why =
             member.role == Role::Vcpu && member.status().is_some_and(|status| status.code().is_some());
@@ -211,6 +247,17 @@ impl Sequence<'_> {
             self.end_after_failure();
         }
         Some(End::Failed(text))
+    }
+
+    /// Stops the machine because a device process ended, if that is what happened; then the run goes on or not.
+    fn pause_without_device(&mut self) -> Option<Option<End>> {
+        let member = self.children.first_cause()?;
+        let (pid, text) = (member.pid(), member.describe_end());
+        let device = self.swapper.device_of(pid)?;
+        self.children.forget(pid);
+        let id = self.core.device_id(device).unwrap_or_default();
+        eprintln!("reprise: {text}; the machine is stopped: device_restart {id}, then cont");
+        Some(self.core.lost_back_end(device).err().map(End::Failed))
     }
 
     /// Lets the vCPU stamp the end, for the log's sake, if it does so at once.

@@ -9,12 +9,17 @@ use replay::event::{Event, Stamped};
 use replay::lane::{self, RunState, VcpuEnd};
 use replay::message::{Control, Inbound, Outbound, PauseReason};
 use replay::recording::{Recording, Replace};
+use replay::setup::Mode;
 use replay::time::{Icount, Vtime};
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::thread::JoinHandle;
+
+#[path = "swap_tests.rs"]
+mod swap_tests;
 
 fn event_fd() -> EventFd {
     EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC).unwrap()
@@ -33,8 +38,16 @@ fn start<'a, T: Send + 'static>(
     let doorbell = event_fd();
     let (broker, vcpu_end) = lane::pair(Some(duplicate(&doorbell))).unwrap();
     let core = Core::new(broker, journal, Facts { recording: "r".to_owned(), ..Facts::default() }, false);
-    let sequence =
-        Sequence { core, doorbell, calls: vec![], monitors: vec![], children: Children::default(), signals };
+    let sequence = Sequence {
+        core,
+        doorbell,
+        calls: vec![],
+        monitors: vec![],
+        children: Children::default(),
+        swapper: swap_tests::swapper("", Mode::Plain, BTreeMap::new()).0,
+        on_device_exit: DeviceExit::Shutdown,
+        signals,
+    };
     (sequence, std::thread::spawn(move || vcpu(vcpu_end)))
 }
 

@@ -1,0 +1,291 @@
+//! Another back-end for a device while the machine runs: `device_restart` and `chardev-change`.
+//!
+//! The vCPU process gets the new connection and call eventfds through its control socket and submits unanswered requests
+//! again; the guest does not notice. A new process opens what it needs in its own time; the loop goes on meanwhile.
+
+use crate::cli::chardev::{Backend, Chardev};
+use crate::hmp::host::Ticket;
+use crate::launch::back_end::BackEnd;
+use crate::launch::children::Children;
+use crate::launch::plan::Plan;
+use crate::launch::process::{Progress, READY_TIMEOUT, Starting};
+use crate::launch::tree::{self, Call, is_listened_to};
+use crate::launch::{foreign, host};
+use crate::streams::Stream;
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use replay::device::{DeviceKind, Image};
+use replay::setup::Mode;
+use std::collections::BTreeMap;
+use std::io::IoSlice;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::time::Instant;
+
+/// What a monitor asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// The same back-end again, by the name of the device or its function.
+    Restart(String),
+    /// Another stream in the place of the one with this name.
+    Change(Chardev),
+}
+
+/// A request that waits for its process.
+#[derive(Debug)]
+struct Pending {
+    ticket: Ticket,
+    device: u16,
+    starting: Starting,
+    deadline: Instant,
+    /// The stream as it will be.
+    stream: Option<Stream>,
+}
+
+/// What came of a request.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The request.
+    pub ticket: Ticket,
+    /// The device whose new connection is on its way to the vCPU process, or why there is none.
+    pub result: Result<u16, String>,
+}
+
+/// Puts back-ends in the place of others.
+#[derive(Debug)]
+pub struct Swapper {
+    plan: Plan,
+    control: OwnedFd,
+    /// Process ids of the device processes, by device.
+    pids: BTreeMap<u16, i32>,
+    pending: Vec<Pending>,
+}
+
+impl Swapper {
+    /// For a running tree; `control` is its way to hand descriptors to the vCPU process.
+    pub fn new(plan: Plan, control: OwnedFd, pids: BTreeMap<u16, i32>) -> Swapper {
+        Swapper { plan, control, pids, pending: Vec::new() }
+    }
+
+    /// The device that a process serves.
+    pub fn device_of(&self, pid: i32) -> Option<u16> {
+        self.pids.iter().find(|(_, known)| **known == pid).map(|(device, _)| *device)
+    }
+
+    /// Whether the process is one that has not become a back-end yet.
+    pub fn is_pending(&self, pid: i32) -> bool {
+        self.pending.iter().any(|pending| pending.starting.pid == pid)
+    }
+
+    /// All streams: id and file name.
+    pub fn chardevs(&self) -> Vec<(String, String)> {
+        let streams = self.plan.streams.iter();
+        streams.map(|stream| (stream.chardev.id.clone(), stream.chardev.filename())).collect()
+    }
+
+    /// Begins with a request; `calls` are those to which the broker listens.
+    pub fn begin(
+        &mut self,
+        ticket: Ticket,
+        request: Request,
+        children: &mut Children,
+        calls: &mut Vec<Call>,
+    ) -> Option<Outcome> {
+        let result = match request {
+            Request::Restart(id) => self.restart(ticket, &id, children, calls),
+            Request::Change(chardev) => self.change(ticket, chardev, children).map(|()| None),
+        };
+        match result {
+            Ok(None) => None,
+            Ok(Some(device)) => Some(Outcome { ticket, result: Ok(device) }),
+            Err(why) => Some(Outcome { ticket, result: Err(why) }),
+        }
+    }
+
+    fn find(&self, id: &str) -> Result<u16, String> {
+        let machine = &self.plan.machine;
+        if let Some(index) = machine.devices.iter().position(|device| device.id == id) {
+            return Ok(index as u16);
+        }
+        if let Some(stream) = self.plan.streams.iter().find(|stream| stream.chardev.id == id)
+            && let Some(device) = stream.device
+        {
+            return Ok(device);
+        }
+        let function = machine.functions.iter().find(|function| function.id == id);
+        match function.map(|function| function.kind.back_ends()).as_deref() {
+            Some([(device, _)]) => Ok(*device),
+            _ => Err(format!("Device '{id}' not found")),
+        }
+    }
+
+    /// Starts a back-end again. The device itself, if that was all there is to do.
+    fn restart(
+        &mut self,
+        ticket: Ticket,
+        id: &str,
+        children: &mut Children,
+        calls: &mut Vec<Call>,
+    ) -> Result<Option<u16>, String> {
+        let device = self.find(id)?;
+        self.check_free(device)?;
+        let text = |error: &dyn std::fmt::Display| error.to_string();
+        let starting = match BackEnd::of(&self.plan, device) {
+            BackEnd::None => return Err(format!("a replay has no back-end for '{id}'")),
+            BackEnd::Accept(_) => {
+                return Err(format!("'{id}': its back-end connects to us and cannot be restarted from here"));
+            }
+            BackEnd::Connect(path) => {
+                let socket = foreign::connect(id, &path).map_err(|error| text(&error))?;
+                return self.hand_over(device, socket.as_raw_fd(), calls).map(|()| Some(device));
+            }
+            BackEnd::Stream => {
+                let stream = self.stream_of(device).ok_or_else(|| format!("'{id}' has no stream"))?;
+                check_no_monitor(stream)?;
+                let stream = stream.clone();
+                self.end_old(device, children);
+                tree::start_stream_process(&stream, &self.plan, children)
+            }
+            BackEnd::Process(_) => {
+                self.check_restartable(device)?;
+                self.end_old(device, children);
+                match tree::start_device_process(&self.plan, device, children) {
+                    Ok(Some(starting)) => Ok(starting),
+                    Ok(None) => return Err(format!("'{id}' has no process")),
+                    Err(error) => Err(error),
+                }
+            }
+        };
+        self.wait_for(ticket, device, starting.map_err(|error| text(&error))?, None);
+        Ok(None)
+    }
+
+    fn change(&mut self, ticket: Ticket, chardev: Chardev, children: &mut Children) -> Result<(), String> {
+        let id = chardev.id.clone();
+        let found = self.plan.streams.iter().find(|stream| stream.chardev.id == id);
+        let old = found.ok_or_else(|| format!("Chardev '{id}' does not exist"))?;
+        check_no_monitor(old)?;
+        let device = old.device.ok_or_else(|| format!("Chardev '{id}' serves no device"))?;
+        let is_stdio = |stream: &Stream| matches!(stream.chardev.backend, Backend::Stdio { .. });
+        let stream = Stream { chardev, device: Some(device), monitor: false };
+        if is_stdio(&stream) && self.plan.streams.iter().any(is_stdio) {
+            return Err("cannot use stdio by multiple character devices".to_owned());
+        }
+        self.check_free(device)?;
+        let starting = tree::start_stream_process(&stream, &self.plan, children);
+        let starting = starting.map_err(|error| error.to_string())?;
+        self.wait_for(ticket, device, starting, Some(stream));
+        Ok(())
+    }
+
+    fn check_free(&self, device: u16) -> Result<(), String> {
+        if self.pending.iter().any(|pending| pending.device == device) {
+            return Err("another back-end is being started for this device".to_owned());
+        }
+        Ok(())
+    }
+
+    /// What was written must be there again.
+    fn check_restartable(&self, device: u16) -> Result<(), String> {
+        let choice = &self.plan.machine.devices[usize::from(device)];
+        let DeviceKind::Block(disk) = &choice.kind else { return Ok(()) };
+        let id = &choice.id;
+        match (&disk.image, self.plan.mode) {
+            _ if disk.read_only => Ok(()),
+            (Image::Null { .. }, _) => Ok(()),
+            (Image::Memory { .. }, _) => {
+                Err(format!("'{id}' is in the memory of its process; it would be lost"))
+            }
+            (Image::File { .. }, Mode::Replay) => {
+                Err(format!("'{id}': what a replay writes goes with its process; start the replay again"))
+            }
+            (Image::File { .. }, Mode::Plain) if disk.snapshot => Err(format!(
+                "'{id}': what is written under -snapshot goes with its process; it would be lost"
+            )),
+            (Image::File { .. }, Mode::Plain | Mode::Record) => Ok(()),
+        }
+    }
+
+    fn stream_of(&self, device: u16) -> Option<&Stream> {
+        self.plan.streams.iter().find(|stream| stream.device == Some(device))
+    }
+
+    /// Ends the process that serves a device: two must not have the same image or port.
+    fn end_old(&mut self, device: u16, children: &mut Children) {
+        if let Some(pid) = self.pids.remove(&device) {
+            children.end_device(pid);
+        }
+    }
+
+    fn wait_for(&mut self, ticket: Ticket, device: u16, starting: Starting, stream: Option<Stream>) {
+        let deadline = Instant::now() + READY_TIMEOUT;
+        self.pending.push(Pending { ticket, device, starting, deadline, stream });
+    }
+
+    /// Looks at the processes that were started; tells what came of them.
+    pub fn proceed(&mut self, children: &mut Children, calls: &mut Vec<Call>) -> Vec<Outcome> {
+        let mut outcomes = Vec::new();
+        for mut pending in std::mem::take(&mut self.pending) {
+            let overdue = !pending.starting.patient && Instant::now() >= pending.deadline;
+            match pending.starting.progress() {
+                Progress::Starting if !overdue => self.pending.push(pending),
+                Progress::Ready => {
+                    let ticket = pending.ticket;
+                    let result = self.complete(pending, children, calls);
+                    outcomes.push(Outcome { ticket, result });
+                }
+                Progress::Starting | Progress::Failed => {
+                    children.end_device(pending.starting.pid);
+                    let why = format!("{} could not start", pending.starting.name);
+                    outcomes.push(Outcome { ticket: pending.ticket, result: Err(why) });
+                }
+            }
+        }
+        outcomes
+    }
+
+    fn complete(
+        &mut self,
+        pending: Pending,
+        children: &mut Children,
+        calls: &mut Vec<Call>,
+    ) -> Result<u16, String> {
+        let Pending { device, starting, stream, .. } = pending;
+        let socket = starting.socket.ok_or("the new process serves no device")?;
+        self.end_old(device, children);
+        self.pids.insert(device, starting.pid);
+        if let Some(new) = stream
+            && let Some(old) = self.plan.streams.iter_mut().find(|stream| stream.device == Some(device))
+        {
+            *old = new;
+        }
+        self.hand_over(device, socket.as_raw_fd(), calls)?;
+        Ok(device)
+    }
+
+    /// Gives the vCPU process a connection and new call eventfds.
+    fn hand_over(&self, device: u16, socket: RawFd, calls: &mut Vec<Call>) -> Result<(), String> {
+        let made = tree::make_calls(&self.plan.machine, device).map_err(|error| error.to_string())?;
+        let mut fds = vec![socket];
+        fds.extend(made.iter().map(|call| call.fd.as_fd().as_raw_fd()));
+        let bytes = device.to_le_bytes();
+        let rights = [ControlMessage::ScmRights(&fds)];
+        let sent = sendmsg::<()>(
+            self.control.as_raw_fd(),
+            &[IoSlice::new(&bytes)],
+            &rights,
+            MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL,
+            None,
+        );
+        host("hand a back-end to the vcpu process", sent).map_err(|error| error.to_string())?;
+        calls.retain(|call| call.device != device);
+        let heard = |call: &Call| is_listened_to(&self.plan, call.device, call.queue);
+        calls.extend(made.into_iter().filter(heard));
+        Ok(())
+    }
+}
+
+fn check_no_monitor(stream: &Stream) -> Result<(), String> {
+    if stream.monitor {
+        return Err(format!("chardev '{}': a monitor is on it; it cannot be replaced", stream.chardev.id));
+    }
+    Ok(())
+}
