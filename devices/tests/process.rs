@@ -156,6 +156,34 @@ fn the_terminal_is_raw_and_comes_back() {
     }
 }
 
+#[test]
+fn a_connected_front_end_that_hangs_up_ends_the_device() {
+    let _turn = turn();
+    let (mut ready, ready_for_child) = UnixStream::pair().unwrap();
+    let (front_end, for_child) = UnixStream::pair().unwrap();
+    let mut child = device(&[
+        "chardev",
+        "--chardev=null",
+        &format!("--fd={}", inheritable(&for_child)),
+        &format!("--ready-fd={}", inheritable(&ready_for_child)),
+    ])
+    .spawn()
+    .unwrap();
+    drop((for_child, ready_for_child));
+    let mut byte = [0];
+    ready.read_exact(&mut byte).unwrap();
+    front_end.set_read_timeout(Some(SECONDS)).unwrap();
+    let mut front_end = vhost::vhost_user::Frontend::from_stream(front_end, 2);
+    vhost::VhostBackend::set_owner(&front_end).unwrap();
+    let features = vhost::VhostBackend::get_features(&front_end).unwrap();
+    assert_ne!(features & 1 << 32, 0, "it answers through the relay");
+    let queues = vhost::vhost_user::VhostUserFrontend::get_protocol_features(&mut front_end);
+    assert!(queues.unwrap().contains(vhost::vhost_user::message::VhostUserProtocolFeatures::MQ));
+    assert!(child.try_wait().unwrap().is_none());
+    drop(front_end);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
 /// Reads one frame.
 fn frame(monitor: &mut UnixStream) -> (u8, Vec<u8>) {
     let mut header = [0; 3];
