@@ -14,7 +14,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use vhost::vhost_user::Error as ProtocolError;
 use vhost::vhost_user::Listener;
-use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
+use vhost::vhost_user::message::{
+    VHOST_USER_CONFIG_SIZE, VhostUserProtocolFeatures, VhostUserVirtioFeatures,
+};
 use vhost_user_backend::{Error as DaemonError, VhostUserBackend, VhostUserDaemon, VringMutex};
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
@@ -57,8 +59,16 @@ pub trait Backend: Send + 'static {
         Vec::new()
     }
 
+    /// The driver writes `bytes` to the configuration space.
+    fn set_config(&mut self, _offset: usize, _bytes: &[u8]) -> Result<(), String> {
+        Err("the configuration space is read-only".to_string())
+    }
+
     /// The driver accepted these feature bits.
     fn accepted(&mut self, _features: u64) {}
+
+    /// `queue` is stopped; what it was about is over.
+    fn stopped(&mut self, _queue: usize) {}
 
     /// A descriptor that is readable when `woken` should run.
     fn poll_fd(&self) -> Option<RawFd>;
@@ -78,7 +88,7 @@ struct Adapter<B: Backend> {
     queues: usize,
     queue_size_max: usize,
     features: u64,
-    config: Vec<u8>,
+    has_config: bool,
     memory: Memory,
     served: OnceLock<Queues>,
     failure: Mutex<Option<String>>,
@@ -91,7 +101,7 @@ impl<B: Backend> Adapter<B> {
             queues: backend.queues(),
             queue_size_max: backend.queue_size_max(),
             features: backend.features(),
-            config: backend.config(),
+            has_config: !backend.config().is_empty(),
             backend: Mutex::new(backend),
             memory,
             served: OnceLock::new(),
@@ -132,20 +142,33 @@ impl<B: Backend> VhostUserBackend for Adapter<B> {
 
     fn protocol_features(&self) -> VhostUserProtocolFeatures {
         let mut features = VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::REPLY_ACK;
-        features.set(VhostUserProtocolFeatures::CONFIG, !self.config.is_empty());
+        features.set(VhostUserProtocolFeatures::CONFIG, self.has_config);
         features
     }
 
     fn set_event_idx(&self, _enabled: bool) {}
 
     fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
+        // A front-end asks for the fields it knows, and they may be more than ours: those read as zero.
+        let mut config = self.backend().config();
+        config.resize(config.len().max(VHOST_USER_CONFIG_SIZE as usize), 0);
         let start = offset as usize;
         let range = start..start.saturating_add(size as usize);
-        self.config.get(range).map(<[u8]>::to_vec).unwrap_or_default()
+        config.get(range).map(<[u8]>::to_vec).unwrap_or_default()
+    }
+
+    fn set_config(&self, offset: u32, bytes: &[u8]) -> io::Result<()> {
+        self.backend().set_config(offset as usize, bytes).map_err(io::Error::other)
     }
 
     fn acked_features(&self, features: u64) {
         self.backend().accepted(features);
+    }
+
+    fn stop_vring(&self, index: u32) -> io::Result<()> {
+        // Taking the lock waits for the request in progress: afterwards the ring does not change any more.
+        self.backend().stopped(index as usize);
+        Ok(())
     }
 
     fn update_memory(&self, _memory: Memory) -> io::Result<()> {

@@ -84,6 +84,14 @@ impl Device {
         kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
     }
 
+    /// CPU time that the device has used, in hundredths of a second.
+    pub fn cpu_ticks(&self) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        // Behind the name in parentheses: state is the first field, user and system time the twelfth and thirteenth.
+        let fields: Vec<&str> = text.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    }
+
     /// Waits for the end; exit status (`None`: killed by a signal) and stderr.
     pub fn wait(&mut self) -> (Option<i32>, String) {
         let mut text = String::new();

@@ -130,6 +130,14 @@ fn tcp_reaches_the_hosts_loopback() {
     let got = exchange(&mut guest, handle, &out, count);
     assert!(got.iter().zip(&out).all(|(got, sent)| *got == !*sent) && got.len() == count);
     server.join().unwrap();
+    // The host has closed its side, the guest has not: there is nothing to do, and nothing is done.
+    guest
+        .run_until("the end of the stream", |guest| !guest.sockets.get_mut::<tcp::Socket>(handle).may_recv());
+    let before = device.cpu_ticks();
+    let end = std::time::Instant::now() + Duration::from_millis(500);
+    guest.run_until("time", |_| std::time::Instant::now() >= end);
+    let ticks = device.cpu_ticks() - before;
+    assert!(ticks <= 10, "{ticks} ticks of 10 ms in half a second");
     device.end(guest.into_driver());
 }
 
