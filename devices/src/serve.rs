@@ -161,14 +161,14 @@ impl<B: Backend> VhostUserBackend for Adapter<B> {
         self.backend().set_config(offset as usize, bytes).map_err(io::Error::other)
     }
 
+    fn acked_features(&self, features: u64) {
+        self.backend().accepted(features);
+    }
+
     fn stop_vring(&self, index: u32) -> io::Result<()> {
         // Taking the lock waits for the request in progress: afterwards the ring does not change any more.
         self.backend().stopped(index as usize);
         Ok(())
-    }
-
-    fn acked_features(&self, features: u64) {
-        self.backend().accepted(features);
     }
 
     fn update_memory(&self, _memory: Memory) -> io::Result<()> {

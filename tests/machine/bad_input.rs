@@ -59,7 +59,7 @@ fn options() {
         ("-kernel k -icount rr=record", &["rr", "File name"]),
         ("-kernel k -cpu nosuch", &["-cpu", "nosuch"]),
         ("-kernel k -cpu x86-64-v3,+nosuch", &["-cpu", "nosuch"]),
-        ("-kernel k -netdev user,id=n", &["-netdev", "not supported"]),
+        ("-kernel k -netdev bridge,id=n", &["-netdev", "not supported"]),
         ("-kernel k -smp 2", &["-smp", "one CPU"]),
         ("-kernel k -gdb tcp::1234", &["-gdb", "not supported"]),
         ("-kernel k -m 0", &["-m"]),

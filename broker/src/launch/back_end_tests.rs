@@ -57,7 +57,7 @@ fn a_disk_in_each_mode() {
             "-drive file=/d,if=none,id=n,discard=unmap,cache=unsafe \
              -device virtio-blk-pci,drive=n,serial=S,num-queues=4,logical_block_size=4096",
             Mode::Plain,
-            "--image=/d --serial=S --num-queues=4 --discard=unmap --cache=unsafe --logical-block-size=4096"
+            "--image=/d --serial=S --num-queues=1 --discard=unmap --cache=unsafe --logical-block-size=4096"
                 .to_owned(),
         ),
     ] {
@@ -111,6 +111,6 @@ fn queues_that_only_go_out_are_not_listened_to() {
         .flat_map(|device| (0..plan.machine.queue_count(device)).map(move |queue| (device, queue)))
         .filter(|(device, queue)| is_listened_to(&plan, *device, *queue))
         .collect();
-    assert_eq!(heard, [(0, 0), (1, 0), (1, 1), (2, 0), (3, 0), (4, 0)]);
+    assert_eq!(heard, [(0, 0), (1, 0), (2, 0), (3, 0), (4, 0)]);
     assert!(!is_listened_to(&Plan { mode: Mode::Replay, ..plan }, 1, 0));
 }

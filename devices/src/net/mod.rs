@@ -1,11 +1,12 @@
 //! `reprise device net`: a network back-end over a netdev of the host.
 //!
 //! Reading order: `spec` and `spec_user` (the command line), `frame` (what travels), `card` (the virtio device), `netdev` (the host
-//! side) and its kinds: `user` over `slirp`, `tap` over `tun`, `stream` over `framing`, `dgram`, `nothing`.
+//! side) and its kinds: `user` over `fragments` and `slirp`, `tap` over `tun`, `stream` over `framing`, `dgram`, `nothing`.
 
 pub mod card;
 pub mod checksum;
 pub mod dgram;
+pub mod fragments;
 pub mod frame;
 pub mod framing;
 pub mod netdev;

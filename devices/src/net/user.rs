@@ -4,6 +4,7 @@
 //! wake-up, so that the whole network is one descriptor for the device's worker thread. Level-triggered: libslirp asks for events
 //! only while it has room for what they bring.
 
+use super::fragments::{Fragments, Passed};
 use super::frame::Frame;
 use super::netdev::{Netdev, Sent};
 use super::slirp::{POLL_ERR, POLL_HUP, POLL_IN, POLL_OUT, POLL_PRI, Slirp};
@@ -33,6 +34,7 @@ const EVENTS: [(c_int, EventSet); 5] = [
 /// The network.
 pub struct User {
     slirp: Slirp,
+    fragments: Fragments,
     epoll: Epoll,
     timer: TimerFd,
     /// When the timer will fire.
@@ -73,7 +75,9 @@ impl User {
             let event = EpollEvent::new(EventSet::IN, fd as u64);
             epoll.ctl(ControlOperation::Add, fd, event).map_err(|error| failed("an epoll set", &error))?;
         }
-        let mut user = User { slirp, epoll, timer, timer_at: None, again, watched: BTreeMap::new() };
+        let fragments = Fragments::default();
+        let mut user =
+            User { slirp, fragments, epoll, timer, timer_at: None, again, watched: BTreeMap::new() };
         user.settle().map_err(|message| format!("{label}: {message}"))?;
         Ok(user)
     }
@@ -155,7 +159,11 @@ impl Netdev for User {
         if !checksum::complete(frame) {
             return Sent::Refused;
         }
-        self.slirp.input(frame.ethernet());
+        match self.fragments.pass(frame.ethernet(), Instant::now()) {
+            Passed::AsItIs => self.slirp.input(frame.ethernet()),
+            Passed::Whole(whole) => self.slirp.input(&whole),
+            Passed::Kept => {}
+        }
         Sent::Taken
     }
 
