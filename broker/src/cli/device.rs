@@ -351,8 +351,8 @@ pub(super) fn check_serial(serial: Option<&str>) -> Result<(), String> {
 fn take_block_size(list: &mut KeyValues, key: &str) -> Result<Option<u32>, String> {
     let Some(text) = list.take(key)? else { return Ok(None) };
     match size::parse_size(&text, 1) {
-        Some(bytes @ 512..=65536) if bytes.is_power_of_two() => Ok(Some(bytes as u32)),
-        _ => Err(format!("Property '{key}' doesn't take value '{text}': a power of 2, 512 to 64k")),
+        Some(bytes @ 512..=4096) if bytes.is_power_of_two() => Ok(Some(bytes as u32)),
+        _ => Err(format!("Property '{key}' doesn't take value '{text}': 512, 1024, 2048 or 4096")),
     }
 }
 
@@ -372,6 +372,9 @@ fn net(list: &mut KeyValues) -> Result<Model, String> {
 fn entropy(list: &mut KeyValues) -> Result<Model, String> {
     let rng = list.take("rng")?;
     let (bytes_max, period_ms) = (list.take_number("max-bytes")?, list.take_number("period")?);
+    if bytes_max == Some(0) {
+        return Err("max-bytes=0: at least 1".to_owned());
+    }
     if period_ms == Some(0) {
         return Err("'period' parameter expects a positive integer".to_owned());
     }
@@ -499,7 +502,7 @@ mod tests {
             ),
             (
                 "virtio-blk-pci,drive=d,logical_block_size=1000",
-                "Property 'logical_block_size' doesn't take value '1000': a power of 2, 512 to 64k",
+                "Property 'logical_block_size' doesn't take value '1000': 512, 1024, 2048 or 4096",
             ),
             (
                 "virtio-blk-pci,drive=d,physical_block_size=4096",
