@@ -6,12 +6,14 @@
 //! from and go to), `hmp` (the monitor).
 
 pub mod cli;
+pub mod commit;
 pub mod consoles;
 pub mod demo;
 pub mod demo_guest;
 pub mod disk_images;
 pub mod disks;
 pub mod exit;
+pub mod export;
 pub mod functions;
 pub mod hmp;
 pub mod host_clock;
@@ -88,6 +90,13 @@ fn dispatch(command: Command, arguments: &[String], programs: &Programs) -> Resu
             };
             inspect::dump(&Recording::open(&words.recording)?, &filter, form(words.json), out)
         })?,
+        Subcommand::Commit(words) => {
+            commit::commit(&words.recording, words.disk.as_deref())?;
+            ExitCode::SUCCESS
+        }
+        Subcommand::Export(words) => {
+            ExitCode::from(export::pcap(&words.recording, words.output.as_deref(), words.nic.as_deref())?)
+        }
         Subcommand::Demo => {
             demo::demo()?;
             ExitCode::SUCCESS

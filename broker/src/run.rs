@@ -34,6 +34,7 @@ use replay::machine::Machine;
 use replay::manifest::{self, DiskIdentity, FORMAT, Manifest};
 use replay::recording::{self, Prepared, Recording, RecordingError, Replace};
 use replay::setup::Mode;
+use std::fs::File;
 use std::path::Path;
 
 /// Instructions between two digests of a recording.
@@ -60,6 +61,9 @@ pub enum RunError {
     /// The host refused something.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// A layer cannot be merged, or a network's packets cannot be exported.
+    #[error("{0}")]
+    Tool(String),
     /// The tree could not be started.
     #[error(transparent)]
     Launch(#[from] LaunchError),
@@ -213,8 +217,13 @@ pub struct Verified {
     pub ending: Ending,
 }
 
-/// Replays a recording without any output; `progress` is told the icount, and that of the end of the log.
-pub fn verify(path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Verified, RunError> {
+/// Replays a recording without any output; `progress` is told the icount, and that of the end of the log. `captures`
+/// opens files for packets of the network functions.
+pub fn replay_silently(
+    path: &Path,
+    captures: impl FnOnce(&Machine) -> Result<Vec<(u16, File)>, RunError>,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Verified, RunError> {
     let recording = Recording::open(path)?;
     let manifest = recording.manifest().clone();
     let options = Options::default();
@@ -230,9 +239,10 @@ pub fn verify(path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Verifie
     };
     let mut reached = 0;
     warn_of_build(path, &manifest);
+    let captures = captures(&machine)?;
     let plan = plan(machine, wiring, Mode::Replay, &options, manifest.digest_interval)?;
     let end = run(
-        plan,
+        Plan { captures, ..plan },
         &options,
         Facts::default(),
         &mut |icount| {
@@ -261,6 +271,7 @@ fn plan(
         digest_interval,
         log: log_settings(options)?,
         layers: None,
+        running: false,
         limits,
         servers,
         captures: Vec::new(),
@@ -334,6 +345,7 @@ fn run(
         // The disks of a recording have become part of it.
         plan.layers = plan.layers.take().and(journal.recording().map(recording::disks_path));
         plan.captures.clear();
+        plan.running = true;
         facts.vcpu_pid = children.vcpu().map_or(0, |vcpu| vcpu.pid());
         let monitors = monitors
             .into_iter()

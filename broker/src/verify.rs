@@ -10,9 +10,9 @@ use std::time::Instant;
 
 /// Verifies and reports; the program's status.
 pub fn verify(path: &Path, json: bool) -> Result<u8, RunError> {
-    let bar = if !json && std::io::stderr().is_terminal() { progress_bar() } else { ProgressBar::hidden() };
+    let bar = if json { ProgressBar::hidden() } else { progress_bar() };
     let start = Instant::now();
-    let result = run::verify(path, &mut |icount, last| {
+    let result = run::replay_silently(path, |_| Ok(vec![]), &mut |icount, last| {
         bar.set_length(last);
         bar.set_position(icount.min(last));
     });
@@ -27,7 +27,11 @@ pub fn verify(path: &Path, json: bool) -> Result<u8, RunError> {
     Ok(u8::from(!is_good(&verified)))
 }
 
-fn progress_bar() -> ProgressBar {
+/// A bar for a replay, on a terminal.
+pub fn progress_bar() -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
     let template = "{bar:40} {percent:>3} % {human_pos} of {human_len} instructions, {eta} left";
     // The template is ours; one that indicatif does not take would only look plainer.
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
@@ -35,7 +39,7 @@ fn progress_bar() -> ProgressBar {
 }
 
 /// A recording that was cut short is good as far as it goes.
-fn is_good(verified: &Verified) -> bool {
+pub fn is_good(verified: &Verified) -> bool {
     verified.end == End::Replayed && !matches!(verified.ending, Ending::Damaged(_))
 }
 

@@ -124,6 +124,7 @@ pub(super) fn take_driver(driver: &str, tree: &mut Tree, warnings: &mut Vec<Stri
 fn size(tree: &mut Tree) -> Result<Option<u64>, String> {
     match tree.take_size("size")? {
         Some(bytes) if bytes > IMAGE_BYTES_MAX => Err(format!("size={bytes}: too large")),
+        Some(0) => Err("size=0: at least 512".to_owned()),
         Some(bytes) if !bytes.is_multiple_of(512) => Err(format!("size={bytes}: not a multiple of 512")),
         other => Ok(other),
     }

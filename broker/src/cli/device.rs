@@ -17,6 +17,8 @@ pub const QUEUES_MAX: u16 = 64;
 const VECTORS_MAX: u16 = 2048;
 /// Ports of a virtio console, as QEMU's.
 pub const PORTS_MAX: u16 = 31;
+/// Bytes of a physical block, as the block program tells the guest.
+const PHYSICAL_BLOCK_BYTES: u32 = 4096;
 /// Bytes of a disk's serial number (virtio 1.2, 5.2.6).
 const SERIAL_BYTES_MAX: usize = 20;
 
@@ -217,6 +219,12 @@ pub fn parse(driver: &str, mut list: KeyValues) -> Result<(DeviceOption, Vec<Str
         id::check("id", id)?;
     }
     let model = (row.read)(&mut list)?;
+    if let Model::Block { .. } = model
+        && let Some(bytes) = take_block_size(&mut list, "physical_block_size")?
+        && bytes != PHYSICAL_BLOCK_BYTES
+    {
+        warnings.push(format!("physical_block_size={bytes}: the guest is told {PHYSICAL_BLOCK_BYTES}"));
+    }
     let mut device = DeviceOption { id, ..DeviceOption::new(driver, model) };
     if !matches!(device.model, Model::Port { .. }) {
         take_pci(&mut device, &mut list)?;
@@ -324,11 +332,6 @@ fn block(list: &mut KeyValues) -> Result<Model, String> {
     check_serial(serial.as_deref())?;
     let queues = take_queues(list, "num-queues")?;
     let logical = take_block_size(list, "logical_block_size")?;
-    if let Some(physical) = take_block_size(list, "physical_block_size")?
-        && physical != logical.unwrap_or(512)
-    {
-        return Err(format!("physical_block_size={physical}: can only be the logical block size"));
-    }
     Ok(Model::Block {
         drive,
         serial,
@@ -351,8 +354,8 @@ pub(super) fn check_serial(serial: Option<&str>) -> Result<(), String> {
 fn take_block_size(list: &mut KeyValues, key: &str) -> Result<Option<u32>, String> {
     let Some(text) = list.take(key)? else { return Ok(None) };
     match size::parse_size(&text, 1) {
-        Some(bytes @ 512..=65536) if bytes.is_power_of_two() => Ok(Some(bytes as u32)),
-        _ => Err(format!("Property '{key}' doesn't take value '{text}': a power of 2, 512 to 64k")),
+        Some(bytes @ 512..=4096) if bytes.is_power_of_two() => Ok(Some(bytes as u32)),
+        _ => Err(format!("Property '{key}' doesn't take value '{text}': 512, 1024, 2048 or 4096")),
     }
 }
 
@@ -372,6 +375,9 @@ fn net(list: &mut KeyValues) -> Result<Model, String> {
 fn entropy(list: &mut KeyValues) -> Result<Model, String> {
     let rng = list.take("rng")?;
     let (bytes_max, period_ms) = (list.take_number("max-bytes")?, list.take_number("period")?);
+    if bytes_max == Some(0) {
+        return Err("max-bytes=0: at least 1".to_owned());
+    }
     if period_ms == Some(0) {
         return Err("'period' parameter expects a positive integer".to_owned());
     }
@@ -462,6 +468,7 @@ mod tests {
         for (text, line) in [
             ("ide-hd,drive=d,bus=ide.0,unit=1", "-device ide-hd: attached as virtio-blk"),
             ("e1000,netdev=n", "-device e1000: attached as virtio-net"),
+            ("virtio-blk,drive=d,physical_block_size=512", "physical_block_size=512: the guest is told 4096"),
         ] {
             let mut list = KeyValues::parse(text, Some("driver")).unwrap();
             let driver = list.take("driver").unwrap().unwrap();
@@ -499,11 +506,7 @@ mod tests {
             ),
             (
                 "virtio-blk-pci,drive=d,logical_block_size=1000",
-                "Property 'logical_block_size' doesn't take value '1000': a power of 2, 512 to 64k",
-            ),
-            (
-                "virtio-blk-pci,drive=d,physical_block_size=4096",
-                "physical_block_size=4096: can only be the logical block size",
+                "Property 'logical_block_size' doesn't take value '1000': 512, 1024, 2048 or 4096",
             ),
             (
                 "virtio-blk-pci,drive=d,serial=123456789012345678901",

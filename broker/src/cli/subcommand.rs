@@ -9,7 +9,8 @@ use clap::{Args, Parser};
 use std::path::PathBuf;
 
 /// First words that are subcommands.
-pub const NAMES: [&str; 8] = ["record", "replay", "verify", "info", "log", "demo", "device", "vcpu"];
+pub const NAMES: [&str; 10] =
+    ["record", "replay", "verify", "info", "log", "commit", "export", "demo", "device", "vcpu"];
 
 /// Lines about the subcommands in the help.
 pub const USAGE: &str = "       \
@@ -18,6 +19,9 @@ pub const USAGE: &str = "       \
        reprise verify DIR [--json]                 replay without output, compare every digest\n       \
        reprise info DIR [--json]                   what a recording holds\n       \
        reprise log DIR [--help]                    its events, readable\n       \
+       reprise commit DIR [--disk ID]              what the guest wrote to disks goes into their images\n       \
+       reprise export pcap DIR [-o FILE] [--nic ID]\n       \
+      \x20                                             packets of its networks\n       \
        reprise demo                                record, replay and verify a small guest\n       \
        reprise device KIND [--help]                a device process (vhost-user back-end)\n";
 
@@ -44,6 +48,10 @@ pub enum Subcommand {
     Info(Inspect),
     /// Dump its events.
     Log(LogWords),
+    /// Merge what was written to disks into their images.
+    Commit(CommitWords),
+    /// Export packets.
+    Export(PcapWords),
     /// Record, replay and verify the embedded guest.
     Demo,
     /// A device process; the words are read by the device.
@@ -77,6 +85,36 @@ pub struct Inspect {
     /// Print JSON for a script.
     #[arg(long)]
     pub json: bool,
+}
+
+/// Words of `commit`.
+#[derive(Args, Debug)]
+pub struct CommitWords {
+    /// Directory of the recording.
+    pub recording: PathBuf,
+    /// Only this disk.
+    #[arg(long, value_name = "ID")]
+    pub disk: Option<String>,
+}
+
+/// What `export` exports.
+#[derive(clap::Subcommand, Debug)]
+enum ExportWords {
+    /// Packets of the networks, with guest time stamps, as a pcap file for each.
+    Pcap(PcapWords),
+}
+
+/// Words of `export pcap`.
+#[derive(Args, Debug)]
+pub struct PcapWords {
+    /// Directory of the recording.
+    pub recording: PathBuf,
+    /// Where packets go; stdout without it. With several networks their names are added to that of the file.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Only this network card or netdev.
+    #[arg(long, value_name = "ID")]
+    pub nic: Option<String>,
 }
 
 /// Words of `log`.
@@ -117,6 +155,13 @@ enum Words {
     Info(Inspect),
     /// Show the events of a recording.
     Log(LogWords),
+    /// Merge what the guest wrote to the disks of a recording into their images.
+    Commit(CommitWords),
+    /// Write what a recording holds in other forms.
+    Export {
+        #[command(subcommand)]
+        what: ExportWords,
+    },
     /// Record, replay and verify a small guest.
     Demo,
     #[command(hide = true)]
@@ -151,6 +196,8 @@ pub fn parse(args: &[String]) -> Result<Command, CliError> {
         Words::Verify(inspect) => Subcommand::Verify(inspect),
         Words::Info(inspect) => Subcommand::Info(inspect),
         Words::Log(words) => Subcommand::Log(words),
+        Words::Commit(words) => Subcommand::Commit(words),
+        Words::Export { what: ExportWords::Pcap(words) } => Subcommand::Export(words),
         Words::Demo => Subcommand::Demo,
         Words::Vcpu { setup_fd } => Subcommand::Vcpu { setup_fd },
     };
@@ -236,6 +283,12 @@ mod tests {
         assert!(
             matches!(sub("device chardev --chardev=null"), Ok(Subcommand::Device(words)) if words.len() == 2)
         );
+        assert!(
+            matches!(sub("commit d --disk x"), Ok(Subcommand::Commit(words)) if words.disk.as_deref() == Some("x"))
+        );
+        let Ok(Subcommand::Export(words)) = sub("export pcap d -o f --nic n") else { panic!() };
+        assert_eq!((words.output, words.nic.as_deref()), (Some("f".into()), Some("n")));
+        assert!(sub("export d").is_err() && sub("export").is_err());
         let message = sub("info").unwrap_err();
         assert!(!message.contains('\n'), "{message}");
     }

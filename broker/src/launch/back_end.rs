@@ -67,35 +67,13 @@ impl BackEnd {
 }
 
 fn block_arguments(plan: &Plan, index: u16, id: &str, disk: &Disk) -> Vec<String> {
-    let mut arguments = Vec::new();
-    let mut add = |name: &str, value: String| arguments.push(format!("--{name}={value}"));
-    match &disk.image {
-        Image::File { path, format } => {
-            add("image", path.display().to_string());
-            if let Some(format) = format {
-                add("format", format.clone());
-            }
+    let layer = match &plan.layers {
+        Some(layers) if writes_to_file(disk) => {
+            Some(layers.join(format!("{id}.qcow2")).display().to_string())
         }
-        Image::Null { bytes } => {
-            add("driver", "null-co".to_owned());
-            add("size", bytes.to_string());
-        }
-        Image::Memory { bytes } => {
-            add("driver", "memory".to_owned());
-            add("size", bytes.to_string());
-        }
-    }
-    match (plan.mode, &plan.layers) {
-        _ if !writes_to_file(disk) => {}
-        (Mode::Record, Some(layers)) => {
-            add("layer", layers.join(format!("{id}.qcow2")).display().to_string());
-        }
-        // The layer of the recording holds what was written later than what a replay reads.
-        (Mode::Replay, _) => arguments.push("--snapshot".to_owned()),
-        (Mode::Plain, _) if disk.snapshot => arguments.push("--snapshot".to_owned()),
-        (Mode::Plain, _) => {}
-        (Mode::Record, None) => unreachable!("a recording has a place for layers"),
-    }
+        _ => None,
+    };
+    let mut arguments = image_arguments(disk, layer, plan);
     if disk.read_only {
         arguments.push("--read-only".to_owned());
     }
@@ -108,6 +86,34 @@ fn block_arguments(plan: &Plan, index: u16, id: &str, disk: &Disk) -> Vec<String
     add("cache", if disk.cache_unsafe { "unsafe" } else { "writeback" }.to_owned());
     if let Some(bytes) = disk.logical_block_size {
         add("logical-block-size", bytes.to_string());
+    }
+    arguments
+}
+
+/// Where the blocks are and where writes go.
+fn image_arguments(disk: &Disk, layer: Option<String>, plan: &Plan) -> Vec<String> {
+    let option = |name: &str, value: &str| format!("--{name}={value}");
+    let (path, format) = match (&disk.image, &layer) {
+        (Image::Null { bytes }, _) => {
+            return vec![option("driver", "null-co"), option("size", &bytes.to_string())];
+        }
+        (Image::Memory { bytes }, _) => {
+            return vec![option("driver", "memory"), option("size", &bytes.to_string())];
+        }
+        // The layer names what is below it.
+        (Image::File { .. }, Some(layer)) if plan.running => (layer.clone(), Some("qcow2")),
+        (Image::File { path, format }, _) => (path.display().to_string(), format.as_deref()),
+    };
+    let mut arguments = vec![option("image", &path)];
+    arguments.extend(format.map(|format| option("format", format)));
+    match plan.mode {
+        Mode::Record => {
+            arguments.extend(layer.filter(|_| !plan.running).map(|layer| option("layer", &layer)))
+        }
+        // The layer of the recording holds what was written later than what a replay reads.
+        Mode::Replay if writes_to_file(disk) => arguments.push("--snapshot".to_owned()),
+        Mode::Plain if disk.snapshot && writes_to_file(disk) => arguments.push("--snapshot".to_owned()),
+        Mode::Replay | Mode::Plain => {}
     }
     arguments
 }

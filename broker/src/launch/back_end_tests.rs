@@ -18,6 +18,7 @@ fn plan(line: &str, mode: Mode) -> Plan {
         digest_interval: 0,
         log: LogSettings::default(),
         layers: (mode == Mode::Record).then(|| "/r/disks.new".into()),
+        running: false,
         limits,
         servers,
         captures: vec![],
@@ -63,6 +64,15 @@ fn a_disk_in_each_mode() {
     ] {
         assert_eq!(back_end(line, mode), format!("block {wanted}"), "{line} {mode:?}");
     }
+}
+
+#[test]
+fn a_disk_that_is_started_again_has_its_layer() {
+    let plan = plan("-drive file=/d,format=raw,if=virtio,id=x", Mode::Record);
+    let plan = Plan { running: true, layers: Some("/r/disks".into()), ..plan };
+    let BackEnd::Process(program) = BackEnd::of(&plan, 1) else { panic!() };
+    assert_eq!(program.arguments[..2], ["--image=/r/disks/x.qcow2", "--format=qcow2"]);
+    assert!(!program.arguments.iter().any(|word| word.starts_with("--layer")));
 }
 
 #[test]

@@ -26,6 +26,8 @@ pub struct Plan {
     pub log: LogSettings,
     /// Where a recording's disks are written.
     pub layers: Option<PathBuf>,
+    /// The run has begun: layers exist.
+    pub running: bool,
     /// Limits of sources of entropy, by device.
     pub limits: BTreeMap<u16, RateLimit>,
     /// Devices whose vhost-user back-end connects to us.
