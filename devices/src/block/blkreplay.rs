@@ -85,3 +85,64 @@ impl Request {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::complaints::Complaints;
+    use super::super::disk::{Behaviour, Discard, ID_BYTES, OK};
+    use super::super::open;
+    use super::super::request::{IOERR, Operation};
+    use super::*;
+    use vm_memory::GuestAddress;
+
+    fn order() -> (Blkreplay, GuestMemoryMmap) {
+        let behaviour = Behaviour { serial: [0; ID_BYTES], discard: Discard::Unmap, flush_to_disk: true };
+        let disk = Disk::new(open::open_memory(8192).unwrap(), behaviour, Complaints::new("test"));
+        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x10000)]).unwrap();
+        (Blkreplay::new(disk, 2), memory)
+    }
+
+    fn request(operation: Result<Operation, u8>) -> Request {
+        Request { operation, status_at: Some(GuestAddress(0x100)), room: vec![(GuestAddress(0x200), 512)] }
+    }
+
+    fn chain(position: u16) -> Chain {
+        Chain { position, head: 7, sound: true, ..Chain::default() }
+    }
+
+    #[test]
+    fn each_queue_has_its_own_order_and_nobody_overtakes() {
+        let (mut order, memory) = order();
+        let flush = request(Ok(Operation::Flush));
+        let mut perform = |queue, position| order.perform(queue, &chain(position), &flush, &memory);
+        assert_eq!(perform(0, 65534), Ok(Used { head: 7, length: 513 }));
+        assert!(perform(1, 3).is_ok() && perform(0, 65535).is_ok() && perform(0, 0).is_ok());
+        let message = perform(0, 2).unwrap_err();
+        assert_eq!(message, "request 2 of queue 0 came when it was the turn of 1");
+        assert!(perform(1, 4).is_ok());
+        assert!(perform(2, 0).unwrap_err().contains("no queue 2"));
+        order.forget(1);
+        assert!(order.perform(1, &chain(0), &flush, &memory).is_ok(), "a queue that starts anew");
+    }
+
+    #[test]
+    fn requests_see_those_before_them() {
+        let (mut order, memory) = order();
+        let data = vec![(GuestAddress(0x1000), 512)];
+        memory.write_slice(&[5; 512], GuestAddress(0x1000)).unwrap();
+        let write = request(Ok(Operation::Write { offset: 1024, from: data }));
+        let read = request(Ok(Operation::Read { offset: 1024, into: vec![(GuestAddress(0x200), 512)] }));
+        let status = |memory: &GuestMemoryMmap| memory.read_obj::<u8>(GuestAddress(0x100)).unwrap();
+        for (position, request, wanted) in [(0, &read, 0), (1, &write, 0), (2, &read, 5)] {
+            order.perform(0, &chain(position), request, &memory).unwrap();
+            let mut found = [0xee; 512];
+            memory.read_slice(&mut found, GuestAddress(0x200)).unwrap();
+            assert_eq!((status(&memory), found), (OK, [wanted; 512]));
+        }
+        order.perform(0, &chain(3), &request(Err(IOERR)), &memory).unwrap();
+        assert_eq!(status(&memory), IOERR);
+        assert_eq!(memory.read_obj::<u8>(GuestAddress(0x200)).unwrap(), 0, "old data is not shown");
+        let nowhere = Request { status_at: None, ..request(Ok(Operation::Flush)) };
+        assert_eq!(order.perform(0, &chain(4), &nowhere, &memory), Ok(Used { head: 7, length: 0 }));
+    }
+}

@@ -38,3 +38,19 @@ impl Complaints {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_counted_while_one_was_just_said() {
+        let mut complaints = Complaints::new("test");
+        for _ in 0..5 {
+            complaints.say("something failed");
+        }
+        assert_eq!(complaints.held_back, 4);
+        complaints.say_held_back();
+        assert_eq!(complaints.held_back, 0);
+    }
+}
