@@ -288,7 +288,8 @@ fn check_replaceable(path: &Path, replace: Replace) -> Result<(), RecordingError
     if !names.iter().any(|name| name == MANIFEST) && !names.iter().all(is_part) {
         return Err(RecordingError::OtherDirectory(path.into()));
     }
-    if !names.is_empty() && replace == Replace::No {
+    // What a start that was killed left behind is no recording.
+    if names.iter().any(|name| name != DISKS_NEW) && replace == Replace::No {
         return Err(RecordingError::Exists(path.into()));
     }
     Ok(())

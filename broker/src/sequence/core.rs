@@ -58,6 +58,10 @@ pub struct Core {
     lost: BTreeSet<DeviceIndex>,
     /// What monitors asked for and the loop has not begun with.
     swaps: Vec<(Ticket, swap::Request)>,
+    /// The same, while the machine is being stopped for it; first the ticket of that.
+    stopping: Vec<(Ticket, Ticket, swap::Request)>,
+    /// All that monitors asked for and have no answer to.
+    unanswered_swaps: BTreeSet<Ticket>,
     /// Why requests failed of which monitors are told next.
     failures: Vec<(Ticket, String)>,
     /// Instructions so far: of the last status or the last event.
@@ -84,6 +88,8 @@ impl Core {
             waiting_for: None,
             lost: BTreeSet::new(),
             swaps: Vec::new(),
+            stopping: Vec::new(),
+            unanswered_swaps: BTreeSet::new(),
             failures: Vec::new(),
             icount: 0,
             starting: true,
@@ -136,11 +142,7 @@ impl Core {
                     self.journal.on_event(&stamped).map_err(|error| error.to_string())?;
                 }
             }
-            Outbound::Ack { sequence } => {
-                if sequence != JOURNAL_SEQUENCE {
-                    self.done_tickets.push(sequence);
-                }
-            }
+            Outbound::Ack { sequence } => self.acknowledged(sequence)?,
             Outbound::Paused { icount, reason } => {
                 self.icount = self.icount.max(icount.0);
                 return Ok(self.paused(reason));
@@ -290,27 +292,63 @@ impl Core {
         Ok(())
     }
 
+    fn acknowledged(&mut self, ticket: Ticket) -> Result<(), String> {
+        if let Some(at) = self.stopping.iter().position(|(stop, ..)| *stop == ticket) {
+            let (_, ticket, request) = self.stopping.remove(at);
+            self.swaps.push((ticket, request));
+            return Ok(());
+        }
+        if ticket != JOURNAL_SEQUENCE {
+            self.done_tickets.push(ticket);
+        }
+        self.swap_is_over(ticket)
+    }
+
+    /// Asks for another back-end. The machine stands still meanwhile, so that it does not meet one that is ending.
+    fn ask_for_swap(&mut self, request: swap::Request) -> Result<Option<Ticket>, String> {
+        let ticket = self.new_ticket();
+        self.unanswered_swaps.insert(ticket);
+        if self.status == RunStatus::Running {
+            let stop = self.new_ticket();
+            self.stopping.push((stop, ticket, request));
+            self.send_control(stop, Control::Stop)?;
+        } else {
+            self.swaps.push((ticket, request));
+        }
+        Ok(Some(ticket))
+    }
+
     /// What monitors asked for, to begin with.
     pub fn take_swaps(&mut self) -> Vec<(Ticket, swap::Request)> {
         std::mem::take(&mut self.swaps)
     }
 
     /// Tells the vCPU process of a back-end that is on its way to it, or the monitor why there is none.
-    pub fn swapped(&mut self, outcome: swap::Outcome) {
-        let swap::Outcome { ticket, result } = outcome;
-        let sent = result.and_then(|device| {
-            self.send_control(ticket, Control::Reconnect { device })?;
-            Ok(device)
-        });
-        match sent {
-            Ok(device) => {
+    pub fn swapped(&mut self, outcome: swap::Outcome) -> Result<(), String> {
+        let swap::Outcome { ticket, device, result } = outcome;
+        match result {
+            Ok(()) => {
                 self.lost.remove(&device);
+                self.send_control(ticket, Control::Reconnect { device })
             }
-            Err(why) => {
+            Err(swap::Failure { why, lost }) => {
+                if lost {
+                    self.lost_back_end(device)?;
+                }
                 self.failures.push((ticket, why));
                 self.done_tickets.push(ticket);
+                self.swap_is_over(ticket)
             }
         }
+    }
+
+    /// Lets the machine run on after the last of what was asked for.
+    fn swap_is_over(&mut self, ticket: Ticket) -> Result<(), String> {
+        let was_one = self.unanswered_swaps.remove(&ticket);
+        if was_one && self.unanswered_swaps.is_empty() && self.status == RunStatus::Running {
+            self.control(Control::Continue)?;
+        }
+        Ok(())
     }
 
     /// The streams as they are now.
@@ -384,15 +422,11 @@ impl Host for Core {
     }
 
     fn restart_device(&mut self, id: &str) -> Result<Option<Ticket>, String> {
-        let ticket = self.new_ticket();
-        self.swaps.push((ticket, swap::Request::Restart(id.to_owned())));
-        Ok(Some(ticket))
+        self.ask_for_swap(swap::Request::Restart(id.to_owned()))
     }
 
     fn change_chardev(&mut self, chardev: Chardev) -> Result<Option<Ticket>, String> {
-        let ticket = self.new_ticket();
-        self.swaps.push((ticket, swap::Request::Change(chardev)));
-        Ok(Some(ticket))
+        self.ask_for_swap(swap::Request::Change(chardev))
     }
 
     fn take_failure(&mut self, ticket: Ticket) -> Option<String> {

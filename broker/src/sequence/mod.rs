@@ -95,7 +95,9 @@ impl Sequence<'_> {
         }
         self.attend_calls(&ready.calls);
         self.attend_monitors(&ready.monitors);
-        self.attend_swaps();
+        if let Err(error) = self.attend_swaps() {
+            return Some(End::Failed(error));
+        }
         self.core.release_due_keys(Instant::now());
         if self.core.take_quit_request() {
             self.ask_to_end(ShutdownCause::HostQuit);
@@ -190,22 +192,23 @@ impl Sequence<'_> {
     }
 
     /// Begins and completes what monitors asked for: other back-ends.
-    fn attend_swaps(&mut self) {
+    fn attend_swaps(&mut self) -> Result<(), String> {
         let mut outcomes = Vec::new();
         for (ticket, request) in self.core.take_swaps() {
             outcomes.extend(self.swapper.begin(ticket, request, &mut self.children, &mut self.calls));
         }
         outcomes.extend(self.swapper.proceed(&mut self.children, &mut self.calls));
         if outcomes.is_empty() {
-            return;
-        }
-        for outcome in outcomes {
-            self.core.swapped(outcome);
+            return Ok(());
         }
         self.core.set_chardevs(self.swapper.chardevs());
+        for outcome in outcomes {
+            self.core.swapped(outcome)?;
+        }
         for ticket in self.core.take_done_tickets() {
             self.ticket_done(ticket);
         }
+        Ok(())
     }
 
     /// Asks the machine to end in order; the first to ask is the cause.
@@ -251,6 +254,9 @@ impl Sequence<'_> {
 
     /// Stops the machine because a device process ended, if that is what happened; then the run goes on or not.
     fn pause_without_device(&mut self) -> Option<Option<End>> {
+        if self.children.vcpu().is_some_and(|vcpu| vcpu.status().is_some()) {
+            return None;
+        }
         let member = self.children.first_cause()?;
         let (pid, text) = (member.pid(), member.describe_end());
         let device = self.swapper.device_of(pid)?;

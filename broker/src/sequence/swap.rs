@@ -15,7 +15,7 @@ use crate::streams::Stream;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use replay::device::{DeviceKind, Image};
 use replay::setup::Mode;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::time::Instant;
@@ -45,8 +45,19 @@ struct Pending {
 pub struct Outcome {
     /// The request.
     pub ticket: Ticket,
-    /// The device whose new connection is on its way to the vCPU process, or why there is none.
-    pub result: Result<u16, String>,
+    /// The device.
+    pub device: u16,
+    /// Its new connection is on its way to the vCPU process, or there is none.
+    pub result: Result<(), Failure>,
+}
+
+/// Why a device has no new back-end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// A line for the user.
+    pub why: String,
+    /// It has lost the one it had.
+    pub lost: bool,
 }
 
 /// Puts back-ends in the place of others.
@@ -56,13 +67,16 @@ pub struct Swapper {
     control: OwnedFd,
     /// Process ids of the device processes, by device.
     pids: BTreeMap<u16, i32>,
+    /// Devices that have had a process from the start.
+    connected: BTreeSet<u16>,
     pending: Vec<Pending>,
 }
 
 impl Swapper {
     /// For a running tree; `control` is its way to hand descriptors to the vCPU process.
     pub fn new(plan: Plan, control: OwnedFd, pids: BTreeMap<u16, i32>) -> Swapper {
-        Swapper { plan, control, pids, pending: Vec::new() }
+        let connected = pids.keys().copied().collect();
+        Swapper { plan, control, pids, connected, pending: Vec::new() }
     }
 
     /// The device that a process serves.
@@ -95,8 +109,9 @@ impl Swapper {
         };
         match result {
             Ok(None) => None,
-            Ok(Some(device)) => Some(Outcome { ticket, result: Ok(device) }),
-            Err(why) => Some(Outcome { ticket, result: Err(why) }),
+            Ok(Some(device)) => Some(Outcome { ticket, device, result: Ok(()) }),
+            // Nothing has been touched yet.
+            Err(why) => Some(Outcome { ticket, device: 0, result: Err(Failure { why, lost: false }) }),
         }
     }
 
@@ -140,6 +155,7 @@ impl Swapper {
             BackEnd::Stream => {
                 let stream = self.stream_of(device).ok_or_else(|| format!("'{id}' has no stream"))?;
                 check_no_monitor(stream)?;
+                self.check_connected(device, id)?;
                 let stream = stream.clone();
                 self.end_old(device, children);
                 tree::start_stream_process(&stream, &self.plan, children)
@@ -170,6 +186,7 @@ impl Swapper {
             return Err("cannot use stdio by multiple character devices".to_owned());
         }
         self.check_free(device)?;
+        self.check_connected(device, &id)?;
         let starting = tree::start_stream_process(&stream, &self.plan, children);
         let starting = starting.map_err(|error| error.to_string())?;
         self.wait_for(ticket, device, starting, Some(stream));
@@ -181,6 +198,14 @@ impl Swapper {
             return Err("another back-end is being started for this device".to_owned());
         }
         Ok(())
+    }
+
+    /// A device that had no process at the start has no window that could be connected again.
+    fn check_connected(&self, device: u16, id: &str) -> Result<(), String> {
+        if self.connected.contains(&device) {
+            return Ok(());
+        }
+        Err(format!("chardev '{id}' was null at the start; it cannot be replaced while the machine runs"))
     }
 
     /// What was written must be there again.
@@ -228,14 +253,18 @@ impl Swapper {
             match pending.starting.progress() {
                 Progress::Starting if !overdue => self.pending.push(pending),
                 Progress::Ready => {
-                    let ticket = pending.ticket;
+                    let (ticket, device) = (pending.ticket, pending.device);
                     let result = self.complete(pending, children, calls);
-                    outcomes.push(Outcome { ticket, result });
+                    // The old one has been ended.
+                    let result = result.map_err(|why| Failure { why, lost: true });
+                    outcomes.push(Outcome { ticket, device, result });
                 }
                 Progress::Starting | Progress::Failed => {
-                    children.end_device(pending.starting.pid);
-                    let why = format!("{} could not start", pending.starting.name);
-                    outcomes.push(Outcome { ticket: pending.ticket, result: Err(why) });
+                    let Pending { ticket, device, starting, .. } = pending;
+                    children.end_device(starting.pid);
+                    let why = format!("{} could not start", starting.name);
+                    let lost = !self.pids.contains_key(&device);
+                    outcomes.push(Outcome { ticket, device, result: Err(Failure { why, lost }) });
                 }
             }
         }
@@ -247,7 +276,7 @@ impl Swapper {
         pending: Pending,
         children: &mut Children,
         calls: &mut Vec<Call>,
-    ) -> Result<u16, String> {
+    ) -> Result<(), String> {
         let Pending { device, starting, stream, .. } = pending;
         let socket = starting.socket.ok_or("the new process serves no device")?;
         self.end_old(device, children);
@@ -257,8 +286,7 @@ impl Swapper {
         {
             *old = new;
         }
-        self.hand_over(device, socket.as_raw_fd(), calls)?;
-        Ok(device)
+        self.hand_over(device, socket.as_raw_fd(), calls)
     }
 
     /// Gives the vCPU process a connection and new call eventfds.

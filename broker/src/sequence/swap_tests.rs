@@ -74,7 +74,9 @@ fn obedient(mut vcpu: VcpuEnd) -> Vec<Control> {
 fn asked(line: &str, mode: Mode, lines: &str) -> (String, Vec<Control>, OwnedFd) {
     let signals = Signals::block().unwrap();
     let (mut sequence, vcpu) = start(&signals, Box::new(Plain), obedient);
-    let (swapper, control) = swapper(line, mode, BTreeMap::new());
+    // Processes that are gone already.
+    let pids = if line.is_empty() { BTreeMap::new() } else { BTreeMap::from([(0, 0), (1, 0)]) };
+    let (swapper, control) = swapper(line, mode, pids);
     sequence.swapper = swapper;
     let mut device = monitor_on(&mut sequence);
     say(&mut device, &format!("{lines}\nq\n"));
@@ -93,7 +95,7 @@ fn a_foreign_back_end_is_connected_again() {
     );
     let (text, told, control) = asked(&line, Mode::Record, "device_restart c");
     assert!(!text.contains("Error"), "{text}");
-    assert_eq!(told, [Control::Reconnect { device: 1 }]);
+    assert_eq!(told, [Control::Stop, Control::Reconnect { device: 1 }, Control::Continue]);
     // The connection and one call eventfd: all queues of a disk are one in the window.
     assert_eq!(received(&control), (1, 2));
     assert!(listener.accept().is_ok());
@@ -124,15 +126,19 @@ fn what_cannot_be_replaced_is_named() {
         // This very program is no device process.
         (disk, Mode::Record, "device_restart virtio0", "device process block \"virtio0\" could not start"),
         (
-            "",
+            "-serial file:/dev/null",
             Mode::Plain,
             "chardev-change serial0 null",
             "device process chardev \"serial0\" could not start",
         ),
+        ("", Mode::Plain, "chardev-change serial0 pty", "chardev 'serial0' was null at the start"),
     ] {
         let (text, told, _) = asked(line, mode, command);
         assert!(text.contains("Error: ") && text.contains(message), "{line} {command}: {text}");
-        assert_eq!(told, [], "{command}");
+        // One that was ended for another leaves the machine stopped.
+        let lost = command == "device_restart virtio0" && mode == Mode::Record;
+        let last = if lost { Control::Stop } else { Control::Continue };
+        assert_eq!(told, [Control::Stop, last], "{command}");
     }
 }
 
