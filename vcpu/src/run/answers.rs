@@ -39,8 +39,8 @@ impl Machine {
     }
 
     /// What the back-ends offer, as events. Before the first instruction.
-    pub fn offers(&mut self) -> Vec<Event> {
-        self.service.offers()
+    pub fn offers(&mut self) -> Result<Vec<Event>, RunError> {
+        Ok(self.service.offers()?)
     }
 
     /// Notes of what the guest has sent since the last call.
@@ -135,22 +135,22 @@ impl Machine {
                 Some(index) => self.prepare_answers(*device, index, *queue, entries),
                 None => Ok(Ready::Now),
             },
-            Event::DeviceOffered { device, .. } => Ok(self.compare_offer(*device, event)),
+            Event::DeviceOffered { device, .. } => self.compare_offer(*device, event),
             _ => Ok(Ready::Now),
         }
     }
 
-    fn compare_offer(&mut self, device: DeviceIndex, recorded: &Event) -> Ready {
+    fn compare_offer(&mut self, device: DeviceIndex, recorded: &Event) -> Result<Ready, RunError> {
         let of_device =
             |event: &Event| matches!(event, Event::DeviceOffered { device: d, .. } if *d == device);
-        match self.service.offers().into_iter().find(of_device) {
+        Ok(match self.service.offers()?.into_iter().find(of_device) {
             Some(offer) if offer != *recorded => Ready::Differs {
                 field: format!("{}: what the device offers", self.device_name(device)),
                 expected: format!("{recorded:x?}"),
                 found: format!("{offer:x?}"),
             },
             _ => Ready::Now,
-        }
+        })
     }
 
     fn prepare_answers(

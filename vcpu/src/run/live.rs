@@ -83,7 +83,7 @@ impl Live {
             stall: Stall::default(),
         };
         live.apply(machine, Event::Entropy { bytes: entropy.to_vec() })?;
-        for offer in machine.offers() {
+        for offer in machine.offers()? {
             live.apply(machine, offer)?;
         }
         machine.consoles.start_receiving()?;

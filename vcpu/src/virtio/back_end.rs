@@ -19,8 +19,8 @@ pub struct Tag {
 pub trait BackEnd {
     /// Feature bits that it offers.
     fn features(&self) -> u64;
-    /// Its configuration space; empty if it has none.
-    fn config(&mut self) -> Vec<u8>;
+    /// The first `size` bytes of its configuration space; empty if it has none.
+    fn config(&mut self, size: usize) -> Result<Vec<u8>, WindowError>;
     /// Starts empty rings.
     fn start(&mut self, features: u64) -> Result<(), WindowError>;
     /// Stops the rings; what is outstanding is forgotten.
@@ -44,8 +44,8 @@ impl BackEnd for DeviceWindow<Tag> {
         DeviceWindow::features(self)
     }
 
-    fn config(&mut self) -> Vec<u8> {
-        DeviceWindow::config(self)
+    fn config(&mut self, size: usize) -> Result<Vec<u8>, WindowError> {
+        DeviceWindow::config(self, size)
     }
 
     fn start(&mut self, features: u64) -> Result<(), WindowError> {

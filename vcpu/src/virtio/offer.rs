@@ -41,6 +41,25 @@ const NET_OWN: u64 = 1 << virtio_net::VIRTIO_NET_F_MAC
 /// VIRTIO_CONSOLE_F_MULTIPORT (virtio 1.2, 5.3.3).
 const CONSOLE_MULTIPORT: u64 = 1;
 
+/// Bytes of configuration space that a back-end is asked for, by device type (virtio 1.2, chapter 5). The oldest layout
+/// of a type, because a back-end may not know more; types that are not here show none.
+pub fn config_size(device_type: u16) -> usize {
+    const SIZES: [(u16, usize); 11] = [
+        (2, 60),   // block, up to write_zeroes_may_unmap
+        (5, 8),    // balloon
+        (8, 36),   // SCSI host
+        (16, 16),  // GPU
+        (18, 136), // input
+        (19, 8),   // socket
+        (20, 56),  // crypto
+        (24, 56),  // memory
+        (25, 12),  // sound
+        (26, 40),  // file system: tag and number of queues
+        (41, 8),   // GPIO
+    ];
+    SIZES.iter().find(|(of, _)| *of == device_type).map_or(0, |(_, size)| *size)
+}
+
 /// Features and configuration space that the guest sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown {

@@ -83,7 +83,7 @@ impl Service {
     }
 
     /// Events with what the back-ends of the other functions offer.
-    pub fn offers(&mut self) -> Vec<Event> {
+    pub fn offers(&mut self) -> Result<Vec<Event>, WindowError> {
         let mut events = Vec::new();
         for function in &self.functions {
             if offer::of_kind(&function.kind).is_some() {
@@ -91,12 +91,13 @@ impl Service {
             }
             for (device, _) in function.kind.back_ends() {
                 if let Some(back_end) = &mut self.back_ends[usize::from(device)] {
-                    let (features, config) = (back_end.features(), back_end.config());
+                    let size = offer::config_size(function.kind.device_type());
+                    let (features, config) = (back_end.features(), back_end.config(size)?);
                     events.push(Event::DeviceOffered { device, features, config });
                 }
             }
         }
-        events
+        Ok(events)
     }
 
     /// Shows the guest a function as its back-end offered it.

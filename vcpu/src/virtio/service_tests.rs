@@ -39,8 +39,8 @@ impl BackEnd for FakeBackEnd {
     fn features(&self) -> u64 {
         1 << 32 | 1 << 9
     }
-    fn config(&mut self) -> Vec<u8> {
-        vec![7; 60]
+    fn config(&mut self, size: usize) -> Result<Vec<u8>, WindowError> {
+        Ok(vec![7; size])
     }
     fn start(&mut self, features: u64) -> Result<(), WindowError> {
         self.0.borrow_mut().starts.push(features);

@@ -51,9 +51,9 @@ impl<T: Clone> DeviceWindow<T> {
         self.session.features()
     }
 
-    /// The back-end's configuration space; empty if it has none.
-    pub fn config(&mut self) -> Vec<u8> {
-        self.session.config()
+    /// The first `size` bytes of the back-end's configuration space; empty if it has none.
+    pub fn config(&mut self, size: usize) -> Result<Vec<u8>, WindowError> {
+        self.session.config(size)
     }
 
     /// Starts empty rings. `features` are those that the driver took; how the window's own rings work is added here.

@@ -21,8 +21,6 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 /// How long a back-end may take to answer a request.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
-/// Sizes of configuration space that are asked for: the first that the back-end has is taken.
-const CONFIG_SIZES: [usize; 8] = [256, 128, 96, 60, 56, 36, 24, 8];
 
 /// Where one ring is, as the back-end is told.
 #[derive(Clone, Copy, Debug)]
@@ -82,17 +80,14 @@ impl Session {
         WindowError::Lost { device: self.device.clone(), missing }
     }
 
-    /// The back-end's configuration space; empty if it has none.
-    pub fn config(&mut self) -> Vec<u8> {
-        if !self.has_config {
-            return Vec::new();
+    /// The first `size` bytes of the back-end's configuration space; empty if it has none. Back-ends hang up on, or never answer,
+    /// a request for more than they have.
+    pub fn config(&mut self, size: usize) -> Result<Vec<u8>, WindowError> {
+        if !self.has_config || size == 0 {
+            return Ok(Vec::new());
         }
-        let ask = |size: usize| {
-            let asked =
-                self.frontend.get_config(0, size as u32, VhostUserConfigFlags::empty(), &vec![0; size]);
-            asked.ok().map(|(_, bytes)| bytes).filter(|bytes| bytes.len() == size)
-        };
-        CONFIG_SIZES.into_iter().find_map(ask).unwrap_or_default()
+        let asked = self.frontend.get_config(0, size as u32, VhostUserConfigFlags::empty(), &vec![0; size]);
+        asked.map(|(_, bytes)| bytes).map_err(refused(&self.device, "GET_CONFIG"))
     }
 
     /// Shares memory and starts the rings.
