@@ -165,7 +165,11 @@ impl Swapper {
                 let stream = self.stream_of(device).ok_or_else(|| format!("'{id}' has no stream"))?;
                 check_no_monitor(stream)?;
                 self.check_connected(device, id)?;
-                let stream = stream.clone();
+                let mut stream = stream.clone();
+                if let Backend::File { append, .. } = &mut stream.chardev.backend {
+                    // What was written so far stays.
+                    *append = true;
+                }
                 self.end_old(device, children);
                 tree::start_stream_process(&stream, &self.plan, children)
             }
