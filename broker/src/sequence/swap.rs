@@ -84,6 +84,15 @@ impl Swapper {
         self.pids.iter().find(|(_, known)| **known == pid).map(|(device, _)| *device)
     }
 
+    /// Whether a device is a disk in a file that the guest may write.
+    pub fn is_written_disk(&self, device: u16) -> bool {
+        let choice = self.plan.machine.devices.get(usize::from(device));
+        matches!(
+            choice.map(|choice| &choice.kind),
+            Some(DeviceKind::Block(disk)) if !disk.read_only && matches!(disk.image, Image::File { .. })
+        )
+    }
+
     /// Whether the process is one that has not become a back-end yet.
     pub fn is_pending(&self, pid: i32) -> bool {
         self.pending.iter().any(|pending| pending.starting.pid == pid)
@@ -156,7 +165,11 @@ impl Swapper {
                 let stream = self.stream_of(device).ok_or_else(|| format!("'{id}' has no stream"))?;
                 check_no_monitor(stream)?;
                 self.check_connected(device, id)?;
-                let stream = stream.clone();
+                let mut stream = stream.clone();
+                if let Backend::File { append, .. } = &mut stream.chardev.backend {
+                    // What was written so far stays.
+                    *append = true;
+                }
                 self.end_old(device, children);
                 tree::start_stream_process(&stream, &self.plan, children)
             }
