@@ -6,8 +6,13 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 #![allow(dead_code, reason = "the harness is shared with other test programs, which use more of it")]
 
+mod chardevs;
+mod disks;
+mod images;
+mod killed;
 #[path = "../program/lab.rs"]
 mod lab;
+mod networks;
 #[path = "../program/process.rs"]
 mod process;
 
@@ -21,6 +26,9 @@ const BOOT_PATIENCE: Duration = Duration::from_secs(180);
 
 const CLOUD: &str = "vmlinuz-cloud";
 const GENERIC: &str = "vmlinuz-generic";
+const INITRD: &str = "initrd.gz";
+/// With the cloud kernel's drivers of virtio devices and the jobs that use them.
+const IO_INITRD: &str = "initrd-io.gz";
 
 /// Where the guests are; `None` if the user does not want these tests.
 fn guests() -> Option<PathBuf> {
@@ -31,7 +39,7 @@ fn guests() -> Option<PathBuf> {
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let given = std::env::var_os("REPRISE_GUESTS").map(PathBuf::from);
     let directory = given.unwrap_or_else(|| top.join("target/guests"));
-    for name in [CLOUD, GENERIC, "initrd.gz", "recipe"] {
+    for name in [CLOUD, GENERIC, INITRD, IO_INITRD, "recipe"] {
         let path = directory.join(name);
         assert!(
             path.is_file(),
@@ -44,12 +52,21 @@ fn guests() -> Option<PathBuf> {
 
 /// Starts to record a kernel with a job of its init, to `rec`.
 fn start(lab: &Lab, guests: &Path, kernel: &str, append: &str) -> Child {
-    let (kernel, initrd) = (guests.join(kernel), guests.join("initrd.gz"));
+    start_with(lab, [&guests.join(kernel), &guests.join(INITRD)], append, &[])
+}
+
+/// Starts to record the cloud kernel with a job that uses virtio devices, to `rec`.
+fn start_io(lab: &Lab, guests: &Path, append: &str, options: &[&str]) -> Child {
+    start_with(lab, [&guests.join(CLOUD), &guests.join(IO_INITRD)], append, options)
+}
+
+fn start_with(lab: &Lab, [kernel, initrd]: [&Path; 2], append: &str, options: &[&str]) -> Child {
     let append = format!("console=ttyS0 quiet panic=-1 {append}");
     let icount = "shift=auto,rr=record,rrfile=rec";
     let mut words = vec!["-kernel", kernel.to_str().unwrap(), "-initrd", initrd.to_str().unwrap()];
     words.extend(["-append", &append, "-m", "256", "-display", "none", "-no-reboot"]);
     words.extend(["-serial", "stdio", "-icount", icount]);
+    words.extend(options);
     lab.start_words(&words)
 }
 
