@@ -8,6 +8,8 @@
 
 mod chardevs;
 mod disks;
+#[path = "../program/http.rs"]
+mod http;
 mod images;
 mod killed;
 #[path = "../program/lab.rs"]

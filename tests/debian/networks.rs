@@ -1,83 +1,24 @@
 //! A page from a server of the host: recorded, replayed without the server, exported as packets.
 
-use crate::images::sha256;
+use crate::http::{self, Server};
 use crate::lab::Lab;
 use crate::{BOOT_PATIENCE, guests, replay_and_verify, start_io, value};
 use smoltcp::wire::{EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Address, Ipv4Packet, TcpPacket};
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::thread::JoinHandle;
-use std::time::Duration;
-
-/// An HTTP server on the loopback device, until it is dropped.
-struct Server {
-    address: SocketAddr,
-    over: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-/// Longer than a window of TCP, so that it comes in many packets.
-fn page() -> Vec<u8> {
-    (0..5000).flat_map(|number| format!("row {number} of the page\n").into_bytes()).collect()
-}
-
-fn answer(mut stream: TcpStream) -> std::io::Result<()> {
-    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-    let (mut request, mut byte) = (vec![], [0]);
-    while !request.ends_with(b"\r\n\r\n") && stream.read(&mut byte)? == 1 {
-        request.extend(byte);
-    }
-    let page = page();
-    write!(stream, "HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n", page.len())?;
-    stream.write_all(&page)
-}
-
-impl Server {
-    fn start() -> Server {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let address = listener.local_addr().unwrap();
-        let over = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&over);
-        let thread = std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                if told.load(Relaxed) {
-                    return;
-                }
-                if let Err(error) = stream.and_then(answer) {
-                    eprintln!("server: {error}");
-                }
-            }
-        });
-        Server { address, over, thread: Some(thread) }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.over.store(true, Relaxed);
-        // A last visitor, so that it looks.
-        let visit = TcpStream::connect(self.address);
-        if let (Ok(_), Some(thread)) = (visit, self.thread.take()) {
-            let _ = thread.join();
-        }
-    }
-}
+use std::net::{Ipv4Addr, TcpStream};
 
 #[test]
 fn a_page() {
     let Some(guests) = guests() else { return };
     let lab = Lab::new();
     let server = Server::start();
-    let port = server.address.port();
+    let port = server.port();
     let options = ["-netdev", "user,id=n0", "-device", "virtio-net-pci,netdev=n0,mac=52:54:00:11:22:33"];
     let recorded = start_io(&lab, &guests, &format!("job=net port={port}"), &options);
     let recorded = recorded.end(BOOT_PATIENCE).well();
     let text = recorded.text();
     assert!(text.contains("lease 10.0.2.15 router 10.0.2.2 dns 10.0.2.3"), "{text}");
     assert_eq!(value(&text, "mac"), "52:54:00:11:22:33");
-    assert!(value(&text, "page").starts_with(&sha256(&page())), "{text}");
+    assert!(text.contains(&http::page_line()), "{text}");
     assert!(text.contains("refused"), "{text}");
 
     drop(server);
@@ -144,5 +85,5 @@ fn check_packets(file: &[u8], port: u16) {
     assert!(request.starts_with(b"GET /page HTTP/1."), "{:?}", String::from_utf8_lossy(&request));
     let answer = stream(&packets, port, true);
     assert!(answer.starts_with(b"HTTP/1.0 200 OK\r\n"));
-    assert!(answer.ends_with(&page()), "{} bytes of the page", answer.len());
+    assert!(answer.ends_with(&http::page()), "{} bytes of the page", answer.len());
 }

@@ -4,6 +4,7 @@
 //! test's directory and children), `guests`, then the tests by subject.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+#![allow(dead_code, reason = "the harness is shared with other test programs, which use more of it")]
 
 mod bad_input;
 mod damage;
