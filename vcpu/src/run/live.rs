@@ -194,7 +194,9 @@ impl Live {
         let mut changed = false;
         while let Some(offer) = self.offers.pop_front() {
             let answers_of = match offer {
-                Offer::DeviceReady { device, .. } if machine.is_virtio(device) => {
+                Offer::DeviceReady { device, .. }
+                    if machine.is_virtio(device) && !machine.shares_ram(device) =>
+                {
                     machine.reap(device)?;
                     Some(device)
                 }
@@ -229,6 +231,9 @@ impl Live {
 
     fn event_of(&mut self, machine: &mut Machine, offer: &Offer) -> Result<Option<Event>, RunError> {
         Ok(match *offer {
+            Offer::DeviceReady { device, queue } if machine.shares_ram(device) => {
+                machine.shared_signal(device, queue)
+            }
             Offer::DeviceReady { device, .. } if machine.is_virtio(device) => machine.next_answer(device),
             Offer::DeviceReady { device, queue } => {
                 let entries = machine.consoles.take_input(&machine.core.chipset, device)?;
@@ -343,6 +348,7 @@ impl Live {
 impl Inputs for Live {
     fn checkpoint(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
         self.publish(machine, RunState::Running);
+        machine.watch_shared()?;
         if self.receive(machine)? == Some(Flow::Leave) {
             return Ok(Flow::Leave);
         }

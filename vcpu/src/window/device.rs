@@ -89,6 +89,7 @@ impl<T: Clone> DeviceWindow<T> {
             descriptors: ring.layout().descriptors as u64,
             avail: ring.layout().avail as u64,
             used: ring.layout().used as u64,
+            base: 0,
         };
         self.queues.iter().enumerate().map(place).collect()
     }

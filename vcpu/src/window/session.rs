@@ -35,6 +35,8 @@ pub struct RingPlace {
     pub avail: u64,
     /// Address of the used ring.
     pub used: u64,
+    /// Index of the next chain to be taken from the available ring.
+    pub base: u16,
 }
 
 /// A connected back-end.
@@ -111,6 +113,12 @@ impl Session {
             )?;
         }
         Ok(())
+    }
+
+    /// Starts one more ring, after `start`.
+    pub fn start_ring(&mut self, ring: &RingPlace) -> Result<(), WindowError> {
+        let (call, kick) = (&self.calls[ring.queue], &self.kicks[ring.queue]);
+        start_ring(&mut self.frontend, &self.device, ring, call, kick)
     }
 
     /// Stops rings; the back-end touches them no more.
@@ -197,7 +205,7 @@ fn start_ring(
     let queue = ring.queue;
     frontend.set_vring_num(queue, ring.size).map_err(refused(device, "SET_VRING_NUM"))?;
     frontend.set_vring_addr(queue, &addresses).map_err(refused(device, "SET_VRING_ADDR"))?;
-    frontend.set_vring_base(queue, 0).map_err(refused(device, "SET_VRING_BASE"))?;
+    frontend.set_vring_base(queue, ring.base).map_err(refused(device, "SET_VRING_BASE"))?;
     frontend.set_vring_call(queue, call).map_err(refused(device, "SET_VRING_CALL"))?;
     frontend.set_vring_kick(queue, kick).map_err(refused(device, "SET_VRING_KICK"))?;
     frontend.set_vring_enable(queue, true).map_err(refused(device, "SET_VRING_ENABLE"))
