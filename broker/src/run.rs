@@ -3,7 +3,7 @@
 use crate::Programs;
 use crate::cli::CliError;
 use crate::cli::icount::RecordReplay;
-use crate::cli::options::Options;
+use crate::cli::options::{DeviceExit, Options};
 use crate::cli::subcommand::RecordWords;
 use crate::demo::DemoError;
 use crate::disk_images;
@@ -271,6 +271,7 @@ fn plan(
         digest_interval,
         log: log_settings(options)?,
         layers: None,
+        restarts_disks: options.on_device_exit == DeviceExit::Pause,
         running: false,
         limits,
         servers,

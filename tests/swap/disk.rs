@@ -58,12 +58,16 @@ pub fn start(lab: &Lab, guests: &Path, job: &str, more: &str) -> Child {
 
 /// Fails unless the guest's disk did what it was asked; `content`: all bytes of the disk afterwards, if they can be had.
 pub fn check(done: &Done, content: Option<&[u8]>) {
-    let text = done.text();
+    check_text(&done.text(), &done.err, content);
+}
+
+/// The same for a part of what it said.
+pub fn check_text(text: &str, err: &str, content: Option<&[u8]>) {
     let mut lines = text.lines().map(str::trim);
-    assert!(lines.any(|line| line == "written"), "{text}; {}", done.err);
+    assert!(lines.any(|line| line == "written"), "{text}; {err}");
     let sum = lines.next().and_then(|line| line.split_whitespace().next()).unwrap_or_default().to_owned();
-    assert!(lines.any(|line| line == "direct reads 200"), "{text}; {}", done.err);
-    assert!(text.contains("GUEST-DONE"), "{text}; {}", done.err);
+    assert!(lines.any(|line| line == "direct reads 200"), "{text}; {err}");
+    assert!(text.contains("GUEST-DONE"), "{text}; {err}");
     if let Some(content) = content {
         assert_eq!(
             sum,

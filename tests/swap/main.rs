@@ -8,10 +8,14 @@
 #![allow(dead_code, reason = "the harness is shared with other test programs, which use more of it")]
 
 mod disk;
+#[path = "../machine/guests.rs"]
+mod guests;
 #[path = "../program/lab.rs"]
 mod lab;
 #[path = "../program/monitor_client.rs"]
 mod monitor_client;
 #[path = "../program/process.rs"]
 mod process;
+mod restart;
 mod shared;
+mod streams;

@@ -77,6 +77,9 @@ fn block_arguments(plan: &Plan, index: u16, id: &str, disk: &Disk) -> Vec<String
     if disk.read_only {
         arguments.push("--read-only".to_owned());
     }
+    if plan.restarts_disks && plan.mode != Mode::Replay && writes_to_file(disk) {
+        arguments.push("--restartable".to_owned());
+    }
     let mut add = |name: &str, value: String| arguments.push(format!("--{name}={value}"));
     if let Some(serial) = &disk.serial {
         add("serial", serial.clone());

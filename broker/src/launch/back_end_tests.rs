@@ -18,6 +18,7 @@ fn plan(line: &str, mode: Mode) -> Plan {
         digest_interval: 0,
         log: LogSettings::default(),
         layers: (mode == Mode::Record).then(|| "/r/disks.new".into()),
+        restarts_disks: options.on_device_exit == crate::cli::options::DeviceExit::Pause,
         running: false,
         limits,
         servers,
@@ -73,6 +74,20 @@ fn a_disk_that_is_started_again_has_its_layer() {
     let BackEnd::Process(program) = BackEnd::of(&plan, 1) else { panic!() };
     assert_eq!(program.arguments[..2], ["--image=/r/disks/x.qcow2", "--format=qcow2"]);
     assert!(!program.arguments.iter().any(|word| word.starts_with("--layer")));
+}
+
+#[test]
+fn a_disk_that_may_die_can_be_started_again() {
+    let line = "-action device-exit=pause -drive file=/d,format=raw,if=virtio,id=x";
+    for (more, mode, wanted) in [
+        ("", Mode::Plain, true),
+        ("", Mode::Record, true),
+        ("", Mode::Replay, false),
+        (",readonly=on", Mode::Plain, false),
+    ] {
+        let text = back_end(&format!("{line}{more}"), mode);
+        assert_eq!(text.contains("--restartable"), wanted, "{text}");
+    }
 }
 
 #[test]

@@ -262,12 +262,7 @@ impl Sequence<'_> {
         let device = self.swapper.device_of(pid)?;
         self.children.forget(pid);
         let id = self.core.device_id(device).unwrap_or_default();
-        let loss = if self.swapper.is_written_disk(device) {
-            "; what the guest wrote and did not flush may be lost, and then a replay differs from there on"
-        } else {
-            ""
-        };
-        eprintln!("reprise: {text}; the machine is stopped: device_restart {id}, then cont{loss}");
+        eprintln!("reprise: {text}; the machine is stopped: device_restart {id}, then cont");
         Some(self.core.lost_back_end(device).err().map(End::Failed))
     }
 

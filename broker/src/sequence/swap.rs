@@ -84,15 +84,6 @@ impl Swapper {
         self.pids.iter().find(|(_, known)| **known == pid).map(|(device, _)| *device)
     }
 
-    /// Whether a device is a disk in a file that the guest may write.
-    pub fn is_written_disk(&self, device: u16) -> bool {
-        let choice = self.plan.machine.devices.get(usize::from(device));
-        matches!(
-            choice.map(|choice| &choice.kind),
-            Some(DeviceKind::Block(disk)) if !disk.read_only && matches!(disk.image, Image::File { .. })
-        )
-    }
-
     /// Whether the process is one that has not become a back-end yet.
     pub fn is_pending(&self, pid: i32) -> bool {
         self.pending.iter().any(|pending| pending.starting.pid == pid)

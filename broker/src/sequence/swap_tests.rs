@@ -24,6 +24,7 @@ pub(super) fn swapper(line: &str, mode: Mode, pids: BTreeMap<u16, i32>) -> (Swap
         digest_interval: 0,
         log: LogSettings::default(),
         layers: (mode == Mode::Record).then(|| "/nowhere".into()),
+        restarts_disks: options.on_device_exit == crate::cli::options::DeviceExit::Pause,
         running: true,
         limits,
         servers,

@@ -52,6 +52,8 @@ pub struct Live {
     /// Where the machine went idle and when on the host: being asked things does not make it sleep longer.
     idle_since: Option<(u64, Vtime, Duration)>,
     stall: Stall,
+    /// Devices that have another back-end, of which the journal does not know yet.
+    restarted: Vec<DeviceIndex>,
 }
 
 impl Live {
@@ -81,6 +83,7 @@ impl Live {
             date_told: None,
             idle_since: None,
             stall: Stall::default(),
+            restarted: Vec::new(),
         };
         live.apply(machine, Event::Entropy { bytes: entropy.to_vec() })?;
         for offer in machine.offers()? {
@@ -129,7 +132,13 @@ impl Live {
             Control::Stop => self.paused = true,
             Control::Continue => self.paused = false,
             Control::Quit => flow = Flow::Leave,
-            Control::Reconnect { device } => machine.reconnect(device)?,
+            Control::Reconnect { device } => {
+                machine.reconnect(device)?;
+                self.restarted.push(device);
+                // The signals of the back-end before it may be lost.
+                let queues = machine.description.queue_count(device);
+                self.offers.extend((0..queues).map(|queue| Offer::DeviceReady { device, queue }));
+            }
         }
         if self.paused {
             self.publish(machine, RunState::Paused);
@@ -363,6 +372,9 @@ impl Inputs for Live {
             return if self.stillness.is_long() { self.stuck(machine) } else { Ok(Flow::Go) };
         }
         self.stillness = Stillness::default();
+        for device in std::mem::take(&mut self.restarted) {
+            self.journal(machine, Event::DeviceRestarted { device })?;
+        }
         if self.paused {
             return self.pause(machine, PauseReason::Stopped);
         }
