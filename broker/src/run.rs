@@ -342,7 +342,7 @@ fn run(
     let terminal = Terminal::save();
     let signals = Signals::block()?;
     let result = start(&plan, &signals, journal).map(|(tree, journal)| {
-        let Tree { lane, doorbell, calls, monitors, children, pids, control, .. } = tree;
+        let Tree { lane, doorbell, calls, monitors, children, pids, control, foreign, .. } = tree;
         // The disks of a recording have become part of it.
         plan.layers = plan.layers.take().and(journal.recording().map(recording::disks_path));
         plan.captures.clear();
@@ -353,7 +353,7 @@ fn run(
             .map(|link| MonitorPort::new(link.socket, &link.stream.chardev, link.stream.device.is_some()));
         let monitors = monitors.collect();
         let core = Core::new(lane, journal, facts, plan.start_paused);
-        let swapper = Swapper::new(plan, control, pids);
+        let swapper = Swapper::new(plan, control, pids, foreign);
         let on_device_exit = options.on_device_exit;
         let signals = &signals;
         Sequence { core, doorbell, calls, monitors, children, swapper, on_device_exit, signals }.run(progress)

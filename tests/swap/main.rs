@@ -8,14 +8,17 @@
 #![allow(dead_code, reason = "the harness is shared with other test programs, which use more of it")]
 
 mod disk;
+mod foreign;
 #[path = "../machine/guests.rs"]
 mod guests;
 #[path = "../program/lab.rs"]
 mod lab;
+mod liar;
 #[path = "../program/monitor_client.rs"]
 mod monitor_client;
 #[path = "../program/process.rs"]
 mod process;
 mod restart;
 mod shared;
+mod stalled;
 mod streams;

@@ -40,7 +40,11 @@ fn a_disk_in_each_mode() {
     let rest = "--num-queues=1 --discard=ignore --cache=writeback";
     for (line, mode, wanted) in [
         (line, Mode::Plain, format!("--image=/d --format=qcow2 {rest}")),
-        (line, Mode::Record, format!("--image=/d --format=qcow2 --layer=/r/disks.new/x.qcow2 {rest}")),
+        (
+            line,
+            Mode::Record,
+            format!("--image=/d --format=qcow2 --layer=/r/disks.new/x.qcow2 --restartable {rest}"),
+        ),
         (line, Mode::Replay, format!("--image=/d --format=qcow2 --snapshot {rest}")),
         ("-drive file=/d,if=virtio,snapshot=on", Mode::Plain, format!("--image=/d --snapshot {rest}")),
         ("-drive file=/d,if=virtio,readonly=on", Mode::Record, format!("--image=/d --read-only {rest}")),

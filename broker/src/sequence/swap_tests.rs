@@ -32,7 +32,7 @@ pub(super) fn swapper(line: &str, mode: Mode, pids: BTreeMap<u16, i32>) -> (Swap
     };
     let (ours, theirs) =
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
-    (Swapper::new(plan, ours, pids), theirs)
+    (Swapper::new(plan, ours, pids, BTreeMap::new()), theirs)
 }
 
 /// The device of one message on the control socket, and how many descriptors came with it.

@@ -38,6 +38,11 @@ impl Machine {
         self.service.function_of(device).is_some()
     }
 
+    /// Disks that have requests of the guest, and how many they have answered so far.
+    pub fn disks_at_work(&self) -> Vec<(DeviceIndex, u64)> {
+        self.service.disks_at_work()
+    }
+
     /// Whether the back-end of a device has guest RAM itself: nothing of it comes out of a window.
     pub fn shares_ram(&self, device: DeviceIndex) -> bool {
         self.service.shares_ram(device)

@@ -46,6 +46,8 @@ pub struct Service {
     pub(super) shared: BTreeMap<DeviceIndex, SharedBackEnd>,
     /// Answers taken out of the windows, by device.
     pub(super) staged: Vec<VecDeque<Done<Tag>>>,
+    /// How many requests back-ends have given back, by device.
+    answered: Vec<u64>,
     work: VecDeque<Work>,
     /// Notes of what was sent, for the journal or to be compared with it.
     sent: Vec<Event>,
@@ -58,6 +60,7 @@ impl Service {
         Service {
             functions: functions.to_vec(),
             staged: back_ends.iter().map(|_| VecDeque::new()).collect(),
+            answered: vec![0; back_ends.len()],
             captures: functions.iter().map(|_| None).collect(),
             back_ends,
             shared: BTreeMap::new(),
@@ -426,12 +429,28 @@ impl Service {
         let Some(back_end) = &mut self.back_ends[usize::from(device)] else { return Ok(()) };
         for (queue, outward) in queues {
             while let Some(done) = back_end.take(queue)? {
+                self.answered[usize::from(device)] += 1;
                 if !outward {
                     self.staged[usize::from(device)].push_back(done);
                 }
             }
         }
         Ok(())
+    }
+
+    /// Disks that have requests, and how many they have answered so far.
+    pub fn disks_at_work(&self) -> Vec<(DeviceIndex, u64)> {
+        let mut at_work = Vec::new();
+        for function in &self.functions {
+            let VirtioKind::Block { device, .. } = function.kind else { continue };
+            if let Some(Some(back_end)) = self.back_ends.get(usize::from(device))
+                && back_end.outstanding(0) > 0
+            {
+                at_work.push((device, self.answered[usize::from(device)]));
+            }
+            at_work.extend(self.shared_at_work(device).map(|answered| (device, answered)));
+        }
+        at_work
     }
 
     /// Answers that may go to the guest now: those of one virtqueue, in order.

@@ -93,6 +93,13 @@ impl Service {
         Ok(Some((back_end.session.features(), back_end.session.config(size)?)))
     }
 
+    /// How many requests such a back-end has answered, if it has others.
+    pub(super) fn shared_at_work(&self, device: DeviceIndex) -> Option<u64> {
+        let rings = &self.shared.get(&device)?.rings;
+        let busy = rings.values().any(|running| running.watch.is_busy());
+        busy.then(|| rings.values().map(|running| running.watch.answered()).sum())
+    }
+
     /// The queue of a back-end that serves a guest's queue itself.
     pub(super) fn shared_queue(&self, index: usize, queue: u16) -> Option<OfBackEnd> {
         let (device, of_back_end, _) = roles::shared_queue(&self.functions[index].kind, queue)?;

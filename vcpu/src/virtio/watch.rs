@@ -26,17 +26,29 @@ pub(super) struct Watch {
     outward: bool,
     /// Buffers of chains that the back-end has, by head.
     in_flight: BTreeMap<u16, Vec<Segment>>,
+    /// Chains that have come back.
+    answered: u64,
 }
 
 impl Watch {
     /// A ring that was just started.
     pub fn new(ring: GuestRing, outward: bool) -> Watch {
-        Watch { ring, outward, in_flight: BTreeMap::new() }
+        Watch { ring, outward, in_flight: BTreeMap::new(), answered: 0 }
     }
 
     /// Index of the next chain that a back-end without memory must take: all before it were given back.
     pub fn base(&self, ram: &Ram) -> Result<u16, RingFault> {
         self.ring.used_index(ram)
+    }
+
+    /// Whether the back-end has chains.
+    pub fn is_busy(&self) -> bool {
+        !self.in_flight.is_empty()
+    }
+
+    /// How many chains were seen to come back.
+    pub fn answered(&self) -> u64 {
+        self.answered
     }
 
     /// Notes what the back-end may write or has written.
@@ -63,6 +75,7 @@ impl Watch {
         while let Some(head) = self.ring.take_used(ram, used)? {
             let segments = u16::try_from(head).ok().and_then(|head| self.in_flight.remove(&head));
             missed |= segments.is_none();
+            self.answered += 1;
             note(ram, segments.as_deref().unwrap_or_default());
         }
         if missed && !self.outward {
