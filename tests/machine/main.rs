@@ -16,6 +16,8 @@ mod killed;
 mod lab;
 mod load;
 mod monitor;
+#[path = "../program/monitor_client.rs"]
+mod monitor_client;
 #[path = "../program/process.rs"]
 mod process;
 mod progress;

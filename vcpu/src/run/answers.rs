@@ -38,6 +38,27 @@ impl Machine {
         self.service.function_of(device).is_some()
     }
 
+    /// Disks that have requests of the guest, and how many they have answered so far.
+    pub fn disks_at_work(&self) -> Vec<(DeviceIndex, u64)> {
+        self.service.disks_at_work()
+    }
+
+    /// Whether the back-end of a device has guest RAM itself: nothing of it comes out of a window.
+    pub fn shares_ram(&self, device: DeviceIndex) -> bool {
+        self.service.shares_ram(device)
+    }
+
+    /// Notes what back-ends that share guest RAM may have written.
+    pub fn watch_shared(&mut self) -> Result<(), RunError> {
+        Ok(self.service.watch_shared(&mut self.core)?)
+    }
+
+    /// The event of a signal from a back-end that shares guest RAM.
+    pub fn shared_signal(&self, device: DeviceIndex, queue: u16) -> Option<Event> {
+        let queue = self.service.guest_queue(device, queue)?;
+        Some(Event::QueueUsed { device, queue, entries: vec![] })
+    }
+
     /// What the back-ends offer, as events. Before the first instruction.
     pub fn offers(&mut self) -> Result<Vec<Event>, RunError> {
         Ok(self.service.offers()?)
@@ -103,6 +124,9 @@ impl Machine {
         entries: &[UsedEntry],
     ) -> Result<(), RunError> {
         let Some(index) = self.service.function_of(device) else { return Ok(()) };
+        if self.service.shares_ram(device) {
+            return Ok(self.service.signalled(&mut self.core, index, queue)?);
+        }
         let mut owned = Vec::new();
         for entry in entries {
             if let Payload::Digest(_) = entry.payload {

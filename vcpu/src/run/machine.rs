@@ -162,12 +162,16 @@ impl Machine {
             back_end.reconnect(session)?;
         } else if let Some(back_end) = self.consoles.back_end(device) {
             back_end.reconnect(session)?;
+        } else if !self.service.reconnect_shared(&self.core, device, session)? {
+            return Err(RunError::Setup(format!("device {} had no back-end and cannot get one", choice.id)));
         }
         Ok(())
     }
 
     /// Restarts the machine as its reset line does, and loads the kernel again.
     pub fn reset(&mut self) -> Result<(), RunError> {
+        // RAM is about to go from under them.
+        self.service.stop_all_shared()?;
         self.interpreter.forget_blocks();
         power_on::reset(&mut self.core, &self.description)?;
         self.memory_digest = RamDigest::new(span(&self.core));

@@ -8,6 +8,7 @@ use super::capture::Capture;
 use super::function::{BLOCK_HEADER, BlockRequest, InFlight};
 use super::ring::{self, Chain, GuestRing, RingFault};
 use super::roles::{self, Role};
+use super::shared::SharedBackEnd;
 use super::{net_control, offer};
 use crate::chipset::Work;
 use crate::core::Core;
@@ -16,7 +17,7 @@ use crate::window::requests::{Done, Framing, Room};
 use replay::device::{VirtioFunction, VirtioKind};
 use replay::digest;
 use replay::event::{DeviceIndex, Event};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 
 /// Bytes of a request, out and in: more is refused whether there is a window or, as in a replay, none.
@@ -38,11 +39,15 @@ pub enum Progress {
 /// The back-ends, and what is between them and the guest.
 #[derive(Default)]
 pub struct Service {
-    functions: Vec<VirtioFunction>,
+    pub(super) functions: Vec<VirtioFunction>,
     /// By device; none where a replay needs no back-end.
-    back_ends: Vec<Option<Box<dyn BackEnd>>>,
+    pub(super) back_ends: Vec<Option<Box<dyn BackEnd>>>,
+    /// Back-ends without a window, by device.
+    pub(super) shared: BTreeMap<DeviceIndex, SharedBackEnd>,
     /// Answers taken out of the windows, by device.
     pub(super) staged: Vec<VecDeque<Done<Tag>>>,
+    /// How many requests back-ends have given back, by device.
+    answered: Vec<u64>,
     work: VecDeque<Work>,
     /// Notes of what was sent, for the journal or to be compared with it.
     sent: Vec<Event>,
@@ -55,8 +60,10 @@ impl Service {
         Service {
             functions: functions.to_vec(),
             staged: back_ends.iter().map(|_| VecDeque::new()).collect(),
+            answered: vec![0; back_ends.len()],
             captures: functions.iter().map(|_| None).collect(),
             back_ends,
+            shared: BTreeMap::new(),
             work: VecDeque::new(),
             sent: Vec::new(),
         }
@@ -70,43 +77,6 @@ impl Service {
     /// The capture of a function that failed, if one did.
     pub fn failed_capture(&mut self) -> Option<std::io::Error> {
         self.captures.iter_mut().flatten().find_map(Capture::take_error)
-    }
-
-    /// Shows the guest those functions that no back-end has a say in. Before the first instruction.
-    pub fn offer_own(&self, core: &mut Core) {
-        for (index, function) in self.functions.iter().enumerate() {
-            if let Some(shown) = offer::of_kind(&function.kind) {
-                let count = function.kind.queue_count();
-                core.chipset.virtio_offer(index, shown.features, shown.config, count);
-            }
-        }
-    }
-
-    /// Events with what the back-ends of the other functions offer.
-    pub fn offers(&mut self) -> Result<Vec<Event>, WindowError> {
-        let mut events = Vec::new();
-        for function in &self.functions {
-            if offer::of_kind(&function.kind).is_some() {
-                continue;
-            }
-            for (device, _) in function.kind.back_ends() {
-                if let Some(back_end) = &mut self.back_ends[usize::from(device)] {
-                    let size = offer::config_size(function.kind.device_type());
-                    let (features, config) = (back_end.features(), back_end.config(size)?);
-                    events.push(Event::DeviceOffered { device, features, config });
-                }
-            }
-        }
-        Ok(events)
-    }
-
-    /// Shows the guest a function as its back-end offered it.
-    pub fn apply_offer(&self, core: &mut Core, device: DeviceIndex, features: u64, config: &[u8]) {
-        if let Some(index) = self.function_of(device) {
-            let kind = &self.functions[index].kind;
-            let shown = offer::of_back_end(kind, features, config);
-            core.chipset.virtio_offer(index, shown.features, shown.config, kind.queue_count());
-        }
     }
 
     /// The function whose back-end a device is.
@@ -204,6 +174,7 @@ impl Service {
             }
             self.staged[usize::from(device)].clear();
         }
+        self.stop_shared(index)?;
         core.virtio.functions[index].reset();
         Ok(None)
     }
@@ -217,7 +188,7 @@ impl Service {
                 back_end.start(offer::for_back_end(kind, driver, back_end.features()))?;
             }
         }
-        Ok(())
+        self.start_shared(core, index)
     }
 
     /// Serves one queue as far as it goes; a device whose window is full is returned.
@@ -227,14 +198,16 @@ impl Service {
         index: usize,
         queue: u16,
     ) -> Result<Option<DeviceIndex>, WindowError> {
+        if let Some(of_back_end) = self.shared_queue(index, queue) {
+            return self.kick_shared(core, (index, queue), of_back_end).map(|()| None);
+        }
         if !self.has_ring(core, index, queue) {
             return Ok(None);
         }
         if !core.chipset.virtio(index).bus_master() {
             // The rings are out of its reach.
             let gpa = core.chipset.virtio(index).queue(queue).map_or(0, |queue| queue.driver_area);
-            let fault = RingFault::Outside { part: "available ring, without bus mastering,", gpa };
-            self.break_down(core, index, queue, &fault);
+            self.break_down(core, index, queue, &ring::unreachable(gpa));
             return Ok(None);
         }
         let served = match roles::role(&self.functions[index].kind, queue) {
@@ -303,7 +276,7 @@ impl Service {
         }
     }
 
-    fn break_down(&mut self, core: &mut Core, index: usize, queue: u16, fault: &RingFault) {
+    pub(super) fn break_down(&mut self, core: &mut Core, index: usize, queue: u16, fault: &RingFault) {
         core.virtio.functions[index].break_down(&self.functions[index].id, queue, fault);
         let now = core.clock.at(core.cpu.icount);
         core.chipset.virtio_needs_reset(index, now);
@@ -456,12 +429,28 @@ impl Service {
         let Some(back_end) = &mut self.back_ends[usize::from(device)] else { return Ok(()) };
         for (queue, outward) in queues {
             while let Some(done) = back_end.take(queue)? {
+                self.answered[usize::from(device)] += 1;
                 if !outward {
                     self.staged[usize::from(device)].push_back(done);
                 }
             }
         }
         Ok(())
+    }
+
+    /// Disks that have requests, and how many they have answered so far.
+    pub fn disks_at_work(&self) -> Vec<(DeviceIndex, u64)> {
+        let mut at_work = Vec::new();
+        for function in &self.functions {
+            let VirtioKind::Block { device, .. } = function.kind else { continue };
+            if let Some(Some(back_end)) = self.back_ends.get(usize::from(device))
+                && back_end.outstanding(0) > 0
+            {
+                at_work.push((device, self.answered[usize::from(device)]));
+            }
+            at_work.extend(self.shared_at_work(device).map(|answered| (device, answered)));
+        }
+        at_work
     }
 
     /// Answers that may go to the guest now: those of one virtqueue, in order.
