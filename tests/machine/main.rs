@@ -19,3 +19,4 @@ mod monitor;
 mod process;
 mod progress;
 mod replaying;
+mod seeking;

@@ -55,7 +55,7 @@ impl Monitor {
     }
 
     /// The instruction count of `info replay`.
-    fn icount(&mut self) -> u64 {
+    pub fn icount(&mut self) -> u64 {
         let text = self.ask("info replay");
         text.trim_end().rsplit_once("= ").unwrap().1.parse().unwrap_or_else(|_| panic!("{text}"))
     }

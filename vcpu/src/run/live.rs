@@ -115,7 +115,7 @@ impl Live {
                         return Ok(Some(Flow::Leave));
                     }
                 }
-                Inbound::Apply(_) | Inbound::LogEnds { .. } => {
+                Inbound::Apply(_) | Inbound::LogEnds { .. } | Inbound::Rewound => {
                     return Err(RunError::Setup("the broker sent a replay's message to a live run".into()));
                 }
             }
@@ -130,6 +130,9 @@ impl Live {
             Control::Continue => self.paused = false,
             Control::Quit => flow = Flow::Leave,
             Control::Reconnect { device } => machine.reconnect(device)?,
+            Control::Seek { .. } | Control::Break { .. } | Control::DeleteBreak { .. } => {
+                return Err(RunError::Setup("the broker asked a live run to seek".into()));
+            }
         }
         if self.paused {
             self.publish(machine, RunState::Paused);

@@ -16,5 +16,6 @@ mod patience;
 pub mod playback;
 pub mod power_on;
 pub mod process;
+mod seek;
 mod stall;
 pub mod vtime;

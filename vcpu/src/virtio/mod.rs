@@ -17,6 +17,7 @@ pub mod offer;
 pub mod ring;
 pub mod roles;
 pub mod service;
+mod spool;
 
 pub use back_end::{BackEnd, Tag};
 pub use function::Virtio;
