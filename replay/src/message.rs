@@ -28,6 +28,8 @@ pub enum Inbound {
         /// What to do.
         control: Control,
     },
+    /// Replay: what follows is the log from where [`Outbound::Rewind`] asked for.
+    Rewound,
 }
 
 /// How a log ends.
@@ -80,6 +82,21 @@ pub enum Control {
         /// The device.
         device: DeviceIndex,
     },
+    /// Replay: go to this place, back or forward, and pause there. Acknowledged on arrival.
+    Seek {
+        /// Instructions retired.
+        icount: Icount,
+    },
+    /// Replay: pause when the run comes here; once.
+    Break {
+        /// Instructions retired.
+        icount: Icount,
+    },
+    /// Replay: forget such a place; all of them if none is named.
+    DeleteBreak {
+        /// Instructions retired.
+        icount: Option<Icount>,
+    },
 }
 
 /// vCPU → broker.
@@ -121,6 +138,12 @@ pub enum Outbound {
     Note {
         /// One line.
         text: String,
+    },
+    /// Replay: the machine went to another place; send the log again from behind this many events, after
+    /// [`Inbound::Rewound`].
+    Rewind {
+        /// Events of the log that were applied before that place.
+        events: u64,
     },
     /// The machine stands still until this back-end answers; none: it has.
     Waiting {

@@ -22,3 +22,4 @@ mod monitor_client;
 mod process;
 mod progress;
 mod replaying;
+mod seeking;

@@ -13,6 +13,7 @@ pub mod isa;
 pub mod load;
 pub mod mem;
 pub mod run;
+pub mod snapshot;
 pub mod softfp;
 pub mod state;
 pub mod system;

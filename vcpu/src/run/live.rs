@@ -125,7 +125,7 @@ impl Live {
                         return Ok(Some(Flow::Leave));
                     }
                 }
-                Inbound::Apply(_) | Inbound::LogEnds { .. } => {
+                Inbound::Apply(_) | Inbound::LogEnds { .. } | Inbound::Rewound => {
                     return Err(RunError::Setup("the broker sent a replay's message to a live run".into()));
                 }
             }
@@ -145,6 +145,9 @@ impl Live {
                 // The signals of the back-end before it may be lost.
                 let queues = machine.description.queue_count(device);
                 self.offers.extend((0..queues).map(|queue| Offer::DeviceReady { device, queue }));
+            }
+            Control::Seek { .. } | Control::Break { .. } | Control::DeleteBreak { .. } => {
+                return Err(RunError::Setup("the broker asked a live run to seek".into()));
             }
         }
         if self.paused {

@@ -16,6 +16,7 @@ mod patience;
 pub mod playback;
 pub mod power_on;
 pub mod process;
+mod seek;
 mod silence;
 mod stall;
 pub mod vtime;

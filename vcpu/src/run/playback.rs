@@ -6,6 +6,7 @@ use super::inputs::{Flow, Inputs};
 use super::machine::Machine;
 use super::pace::HostClock;
 use super::patience::{Patience, Stillness};
+use super::seek::{Goal, Seek};
 use super::stall::Stall;
 use crate::state::rflags;
 use replay::event::{DeviceIndex, Event, ShutdownCause, Stamped};
@@ -45,6 +46,7 @@ pub struct Playback {
     stall: Stall,
     patience: Patience,
     stillness: Stillness,
+    seek: Seek,
 }
 
 impl Playback {
@@ -61,6 +63,7 @@ impl Playback {
             stall: Stall::default(),
             patience: Patience::default(),
             stillness: Stillness::default(),
+            seek: Seek::default(),
         }
     }
 
@@ -71,12 +74,29 @@ impl Playback {
 
     fn take(&mut self, machine: &Machine, message: Inbound) -> Result<Flow, RunError> {
         match message {
+            Inbound::Apply(_) | Inbound::LogEnds { .. } if self.seek.discards => {}
             Inbound::Apply(stamped) => self.ahead.push_back(Next::Event(stamped)),
             Inbound::LogEnds { icount, .. } => self.ahead.push_back(Next::End(icount.0)),
+            Inbound::Rewound => self.seek.discards = false,
+            Inbound::Control { sequence, control: Control::Seek { icount } } => {
+                self.forget_goal()?;
+                self.seek.wish = Some(Goal { icount: icount.0, ticket: sequence });
+            }
             Inbound::Control { sequence, control } => {
                 match control {
-                    Control::Stop => self.paused = true,
+                    Control::Stop => {
+                        self.paused = true;
+                        self.forget_goal()?;
+                    }
                     Control::Continue => self.paused = false,
+                    Control::Break { icount } => {
+                        self.seek.breaks.insert(icount.0);
+                    }
+                    Control::DeleteBreak { icount: None } => self.seek.breaks.clear(),
+                    Control::DeleteBreak { icount: Some(icount) } => {
+                        self.seek.breaks.remove(&icount.0);
+                    }
+                    Control::Seek { .. } => unreachable!("taken above"),
                     Control::Quit => return Ok(Flow::Leave),
                     Control::Reconnect { .. } => {
                         return Err(RunError::Setup("a replay has no back-end to connect again".into()));
@@ -141,8 +161,10 @@ impl Playback {
         self.over |= reason != PauseReason::Stopped;
         self.publish(machine, RunState::Paused);
         self.lane.send(&Outbound::Paused { icount: Icount(machine.icount()), reason })?;
+        // Whoever hears of the arrival finds the machine paused.
+        self.forget_goal()?;
         self.lane.ring_doorbell()?;
-        while self.paused || self.over {
+        while (self.paused || self.over) && self.seek.wish.is_none() {
             self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, None)?;
             if self.receive(machine)? == Flow::Leave {
                 return Ok(Flow::Leave);
@@ -150,6 +172,76 @@ impl Playback {
         }
         self.publish(machine, RunState::Running);
         Ok(Flow::Again)
+    }
+
+    /// The way to the goal is given up, or at its end.
+    fn forget_goal(&mut self) -> Result<(), RunError> {
+        let goals = [self.seek.goal.take(), self.seek.wish.take()];
+        for goal in goals.into_iter().flatten() {
+            self.lane.send(&Outbound::Ack { sequence: goal.ticket })?;
+            self.lane.ring_doorbell()?;
+        }
+        Ok(())
+    }
+
+    /// Begins the way to the place that was asked for.
+    fn begin_seek(&mut self, machine: &mut Machine, wish: Goal) -> Result<Flow, RunError> {
+        if let Some(device) = machine.unanswered()? {
+            self.seek.wish = Some(wish);
+            return self.stalled(machine, device);
+        }
+        machine.consoles.hide(true);
+        (self.paused, self.over) = (false, false);
+        self.seek.goal = Some(wish);
+        if let Some(place) = self.seek.start_for(machine, wish.icount) {
+            machine.restore_snapshot(place)?;
+            self.seek.events = place.events;
+            self.seek.discards = true;
+            self.ahead.clear();
+            self.guest_ended = false;
+            (self.patience, self.stillness) = (Patience::default(), Stillness::default());
+            self.publish(machine, RunState::Running);
+            self.lane.send(&Outbound::Rewind { events: place.events })?;
+            self.lane.ring_doorbell()?;
+        }
+        self.publish(machine, RunState::Running);
+        Ok(Flow::Again)
+    }
+
+    /// The machine is where it was to go, or can go no further.
+    fn arrive(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
+        machine.flush_consoles()?;
+        machine.consoles.hide(false);
+        self.pause(machine, PauseReason::Stopped)
+    }
+
+    /// Goals, stops and snapshots at this place; a flow if the machine does not go on from here as it is.
+    fn attend_seek(&mut self, machine: &mut Machine) -> Result<Option<Flow>, RunError> {
+        if let Some(wish) = self.seek.wish.take() {
+            return self.begin_seek(machine, wish).map(Some);
+        }
+        let here = self.seek.here(machine);
+        if self.seek.is_marked(machine) && machine.is_quiet() && !self.guest_ended {
+            machine.take_snapshot(here.events)?;
+        } else if machine.history().is_some_and(|history| history.holds(here)) {
+            machine.pass_snapshot(here.events);
+        }
+        if self.seek.has_arrived(machine) {
+            return self.arrive(machine).map(Some);
+        }
+        if self.seek.breaks.remove(&here.icount) {
+            return self.pause(machine, PauseReason::Stopped).map(Some);
+        }
+        Ok(None)
+    }
+
+    /// The log has nothing more: the end of a replay, or as far as a seek can go.
+    fn end_of_log(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
+        if self.seek.goal.is_some() {
+            self.arrive(machine)
+        } else {
+            self.pause(machine, PauseReason::EndOfLog)
+        }
     }
 
     fn diverged(
@@ -226,6 +318,7 @@ impl Playback {
             let expected = match self.ahead.front() {
                 Some(Next::Event(next)) if next.icount == icount && next.event == note => {
                     self.ahead.pop_front();
+                    self.seek.events += 1;
                     continue;
                 }
                 Some(Next::Event(next)) => format!("{:?} at icount {}", next.event, next.icount),
@@ -294,8 +387,14 @@ impl Playback {
                 return Ok(flow);
             }
             let flow = match self.ahead.pop_front() {
-                Some(Next::Event(stamped)) => self.apply(machine, stamped)?,
-                Some(Next::End(..)) => self.pause(machine, PauseReason::EndOfLog)?,
+                Some(Next::Event(stamped)) => {
+                    self.seek.events += 1;
+                    self.apply(machine, stamped)?
+                }
+                Some(end @ Next::End(..)) => {
+                    self.ahead.push_front(end);
+                    self.end_of_log(machine)?
+                }
                 None => Flow::Go,
             };
             if flow == Flow::Leave || machine.has_effects() {
@@ -337,6 +436,9 @@ impl Inputs for Playback {
             return if self.stillness.is_long() { self.stuck(machine) } else { Ok(Flow::Go) };
         }
         self.stillness = Stillness::default();
+        if let Some(flow) = self.attend_seek(machine)? {
+            return Ok(flow);
+        }
         if self.paused {
             return self.pause(machine, PauseReason::Stopped);
         }
@@ -347,7 +449,7 @@ impl Inputs for Playback {
         // At its limit an engine delivers nothing. One that retires an instruction here after all is behind the
         // event at the next checkpoint, and has diverged.
         let next = if self.must_end_here(machine) { machine.icount() + 1 } else { self.next_icount() };
-        next.min(machine.icount() + QUANTUM)
+        next.min(machine.icount() + QUANTUM).min(self.seek.limit(machine))
     }
 
     fn stalled(&mut self, machine: &mut Machine, device: DeviceIndex) -> Result<Flow, RunError> {
@@ -416,6 +518,7 @@ impl Inputs for Playback {
             Some(Next::Event(Stamped { icount, event: Event::Shutdown { cause: recorded } }))
                 if icount.0 == machine.icount() && recorded == cause =>
             {
+                self.seek.events += 1;
                 self.guest_ended = true;
                 Ok(Flow::Again)
             }
@@ -428,7 +531,10 @@ impl Inputs for Playback {
                 self.diverged(machine, "end of the run", expected, format!("the guest ends with {cause:?}"))
             }
             // A log that was cut may end with the guest.
-            _ => self.pause(machine, PauseReason::EndOfLog),
+            end => {
+                self.ahead.extend(end);
+                self.end_of_log(machine)
+            }
         }
     }
 

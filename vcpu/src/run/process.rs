@@ -21,6 +21,9 @@ pub fn run(setup_fd: i32) -> Result<(), RunError> {
     let outside = connect(&setup)?;
     let clock = Box::new(RealClock::new());
     let mut machine = Machine::new(&setup, outside)?;
+    if setup.mode == Mode::Replay {
+        machine.keep_past()?;
+    }
     replay::confine::confine(replay::confine::Role::Vcpu)?;
     let result = match setup.mode {
         Mode::Plain | Mode::Record => {

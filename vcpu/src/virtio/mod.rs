@@ -19,6 +19,7 @@ pub mod ring;
 pub mod roles;
 pub mod service;
 pub mod shared;
+mod spool;
 mod watch;
 
 pub use back_end::{BackEnd, Tag};

@@ -9,6 +9,7 @@ use super::function::{BLOCK_HEADER, BlockRequest, InFlight};
 use super::ring::{self, Chain, GuestRing, RingFault};
 use super::roles::{self, Role};
 use super::shared::SharedBackEnd;
+use super::spool::Spool;
 use super::{net_control, offer};
 use crate::chipset::Work;
 use crate::core::Core;
@@ -52,6 +53,8 @@ pub struct Service {
     /// Notes of what was sent, for the journal or to be compared with it.
     sent: Vec<Event>,
     captures: Vec<Option<Capture>>,
+    /// Kept answers, by device.
+    spools: Vec<Option<Spool>>,
 }
 
 impl Service {
@@ -62,6 +65,7 @@ impl Service {
             staged: back_ends.iter().map(|_| VecDeque::new()).collect(),
             answered: vec![0; back_ends.len()],
             captures: functions.iter().map(|_| None).collect(),
+            spools: back_ends.iter().map(|_| None).collect(),
             back_ends,
             shared: BTreeMap::new(),
             work: VecDeque::new(),
@@ -306,17 +310,23 @@ impl Service {
             let has_back_end = self.back_ends[usize::from(device)].is_some();
             let bytes =
                 if has_back_end || is_block { ring::gather(&core.mem.ram, &chain.readable) } else { vec![] };
-            let state = &mut core.virtio.functions[index].queues[usize::from(queue)];
+            let function = &mut core.virtio.functions[index];
+            let number = function.submitted;
+            function.submitted += 1;
+            let state = &mut function.queues[usize::from(queue)];
             let block = if is_block { BlockRequest::of(&bytes) } else { None };
             let life = state.life;
-            let before = state.in_flight.insert(chain.head, InFlight { writable: chain.writable, block });
+            let before =
+                state.in_flight.insert(chain.head, InFlight { number, writable: chain.writable, block });
             if before.is_some() {
                 return Err(Trouble::Ring(RingFault::Twice { head: chain.head }));
             }
+            let is_new = self.spools[usize::from(device)].as_mut().is_none_or(|spool| spool.is_new(number));
             if let Some(back_end) = &mut self.back_ends[usize::from(device)]
                 && out + into > 0
+                && is_new
             {
-                let tag = Tag { queue, head: chain.head, life };
+                let tag = Tag { queue, head: chain.head, life, number };
                 back_end.submit(to, tag, &bytes, into as usize, framing);
             }
         }
@@ -349,7 +359,7 @@ impl Service {
             if let Some(back_end) = &mut self.back_ends[usize::from(device)]
                 && !bytes.is_empty()
             {
-                let tag = Tag { queue, head: chain.head, life: 0 };
+                let tag = Tag { queue, head: chain.head, life: 0, number: 0 };
                 back_end.submit(to, tag, &bytes, 0, Framing::default());
             }
             put(core, index, queue, chain.head, 0)?;
@@ -430,8 +440,12 @@ impl Service {
         for (queue, outward) in queues {
             while let Some(done) = back_end.take(queue)? {
                 self.answered[usize::from(device)] += 1;
-                if !outward {
-                    self.staged[usize::from(device)].push_back(done);
+                if outward {
+                    continue;
+                }
+                match &mut self.spools[usize::from(device)] {
+                    Some(spool) => spool.put(done)?,
+                    None => self.staged[usize::from(device)].push_back(done),
                 }
             }
         }
@@ -476,16 +490,42 @@ impl Service {
         answers
     }
 
-    /// The answer to a request, if it was taken out of the window.
-    pub fn staged_answer(&self, device: DeviceIndex, tag: Tag) -> Option<&Done<Tag>> {
-        self.staged[usize::from(device)].iter().find(|done| done.tag == tag)
+    /// In a replay: keeps every answer of the devices that run their requests again, so that the guest can be taken back
+    /// before them. The devices themselves only go forward.
+    pub fn keep_answers(&mut self) -> std::io::Result<()> {
+        for function in &self.functions {
+            for (device, _) in function.kind.back_ends() {
+                if self.back_ends[usize::from(device)].is_some()
+                    && matches!(function.kind, VirtioKind::Block { .. })
+                {
+                    self.spools[usize::from(device)] = Some(Spool::new()?);
+                }
+            }
+        }
+        Ok(())
     }
 
-    /// Takes that answer.
-    pub fn take_staged_answer(&mut self, device: DeviceIndex, tag: Tag) -> Option<Done<Tag>> {
-        let staged = &mut self.staged[usize::from(device)];
-        let place = staged.iter().position(|done| done.tag == tag)?;
-        staged.remove(place)
+    /// A device whose answers are kept and that still works on some.
+    pub fn unanswered(&mut self) -> Result<Option<DeviceIndex>, WindowError> {
+        for device in 0..self.spools.len() as DeviceIndex {
+            if self.spools[usize::from(device)].is_none() {
+                continue;
+            }
+            self.reap(device)?;
+            let back_end = self.back_ends[usize::from(device)].as_ref();
+            if back_end.is_some_and(|back_end| back_end.outstanding(0) > 0) {
+                return Ok(Some(device));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The kept answer to a request: bytes written and the whole buffer.
+    pub fn kept_answer(&mut self, device: DeviceIndex, tag: Tag) -> Result<Option<Done<Tag>>, WindowError> {
+        match &mut self.spools[usize::from(device)] {
+            Some(spool) => spool.get(tag),
+            None => Ok(None),
+        }
     }
 
     /// Brings answers into RAM: descriptor number, bytes written, the bytes. False: nobody waits for one of them.
