@@ -2,6 +2,8 @@
 //!
 //! For tests and fuzz targets only.
 
+#![cfg_attr(not(test), allow(dead_code, reason = "a fuzz target uses a part of it"))]
+
 use super::service::{Progress, REQUEST_BYTES_MAX};
 use super::{BackEnd, Service, Tag, offer};
 use crate::chipset::pci_host::ECAM_BASE;
