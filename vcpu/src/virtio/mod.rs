@@ -13,8 +13,12 @@ pub mod back_end;
 pub mod capture;
 mod console_control;
 pub mod function;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod net_control;
 pub mod offer;
+#[cfg(any(test, feature = "fuzzing"))]
+mod rig;
 pub mod ring;
 pub mod roles;
 pub mod service;
