@@ -42,10 +42,7 @@ fn a_replay_can_be_taken_anywhere_and_then_runs_to_its_end() {
 fn recorded_length(lab: &Lab) -> u64 {
     let info = lab.run("info --json rec").well();
     let facts: serde_json::Value = serde_json::from_str(&info.text()).unwrap();
-    facts["length"]["instructions"]
-        .as_u64()
-        .or(facts["instructions"].as_u64())
-        .unwrap_or_else(|| panic!("{facts}"))
+    facts["log"]["instructions"].as_u64().unwrap_or_else(|| panic!("{facts}"))
 }
 
 #[test]

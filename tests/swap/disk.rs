@@ -19,9 +19,10 @@ pub fn guests() -> Option<PathBuf> {
         println!("REPRISE_NO_GUESTS=1: no Debian kernel is booted");
         return None;
     }
-    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
-    let given = std::env::var_os("REPRISE_IO_GUESTS").map(PathBuf::from);
-    let directory = given.unwrap_or_else(|| home.join(".cache/accept-guests"));
+    let Some(directory) = std::env::var_os("REPRISE_IO_GUESTS").map(PathBuf::from) else {
+        println!("REPRISE_IO_GUESTS does not name a directory with vmlinuz and initrd.gz: not run");
+        return None;
+    };
     for name in ["vmlinuz", "initrd.gz"] {
         let path = directory.join(name);
         assert!(
