@@ -393,7 +393,7 @@ impl Playback {
                 }
                 Some(end @ Next::End(..)) => {
                     self.ahead.push_front(end);
-                    self.end_of_log(machine)?
+                    return self.end_of_log(machine);
                 }
                 None => Flow::Go,
             };

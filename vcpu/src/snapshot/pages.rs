@@ -1,7 +1,7 @@
 //! Contents of RAM at several snapshots: of each page, only the versions that differ.
 
 use crate::mem::ram::PAGE_SIZE;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Bytes of one page.
@@ -14,7 +14,7 @@ static ZEROS: Page = [0; PAGE_SIZE as usize];
 /// A page's content at a snapshot is its latest version up to there. One without such a version is zero.
 #[derive(Debug)]
 pub struct PageVersions<K> {
-    versions: HashMap<u64, BTreeMap<K, Arc<Page>>>,
+    versions: BTreeMap<u64, BTreeMap<K, Arc<Page>>>,
     /// Pages with a version at a snapshot.
     at: BTreeMap<K, BTreeSet<u64>>,
     count: usize,
@@ -22,7 +22,7 @@ pub struct PageVersions<K> {
 
 impl<K: Ord + Copy> Default for PageVersions<K> {
     fn default() -> PageVersions<K> {
-        PageVersions { versions: HashMap::new(), at: BTreeMap::new(), count: 0 }
+        PageVersions { versions: BTreeMap::new(), at: BTreeMap::new(), count: 0 }
     }
 }
 

@@ -10,7 +10,7 @@ use super::ring::{self, Chain, GuestRing, RingFault};
 use super::roles::{self, Role};
 use super::shared::SharedBackEnd;
 use super::spool::Spool;
-use super::{net_control, offer};
+use super::{console_control, offer};
 use crate::chipset::Work;
 use crate::core::Core;
 use crate::window::WindowError;
@@ -217,9 +217,13 @@ impl Service {
         let served = match roles::role(&self.functions[index].kind, queue) {
             Role::BackEnd { device, queue: to } => self.submit_all(core, (index, queue), (device, to)),
             Role::Outward { device, queue: to } => self.send_all(core, (index, queue), (device, to)),
-            Role::NetControl => serve_net_control(core, index, queue).map(|()| None).map_err(Trouble::Ring),
+            Role::NetControl => {
+                super::net_control::serve(core, index, queue).map(|()| None).map_err(Trouble::Ring)
+            }
             Role::ConsoleFromGuest => self.hear_console(core, index, queue),
-            Role::ConsoleToGuest => talk_to_guest(core, index, queue).map(|()| None).map_err(Trouble::Ring),
+            Role::ConsoleToGuest => {
+                console_control::talk_to_guest(core, index, queue).map(|()| None).map_err(Trouble::Ring)
+            }
             Role::Nobody => Ok(None),
         };
         match served {
@@ -426,7 +430,7 @@ impl Service {
         // The answers go through the queue before this one.
         let answers = queue - 1;
         if self.has_ring(core, index, answers) {
-            talk_to_guest(core, index, answers)?;
+            console_control::talk_to_guest(core, index, answers)?;
             self.finish_queue(core, index, answers);
         }
         Ok(None)
@@ -573,40 +577,24 @@ impl From<WindowError> for Trouble {
     }
 }
 
-fn pop(core: &mut Core, index: usize, queue: u16) -> Result<Option<Chain>, RingFault> {
+pub(super) fn pop(core: &mut Core, index: usize, queue: u16) -> Result<Option<Chain>, RingFault> {
     match &mut core.virtio.functions[index].queues[usize::from(queue)].ring {
         Some(ring) => ring.pop(&core.mem.ram),
         None => Ok(None),
     }
 }
 
-fn put(core: &mut Core, index: usize, queue: u16, head: u16, length: u32) -> Result<(), RingFault> {
+pub(super) fn put(
+    core: &mut Core,
+    index: usize,
+    queue: u16,
+    head: u16,
+    length: u32,
+) -> Result<(), RingFault> {
     match &mut core.virtio.functions[index].queues[usize::from(queue)].ring {
         Some(ring) => ring.put(&mut core.mem.ram, head, length),
         None => Ok(()),
     }
-}
-
-fn serve_net_control(core: &mut Core, index: usize, queue: u16) -> Result<(), RingFault> {
-    while let Some(chain) = pop(core, index, queue)? {
-        let answer = [net_control::answer(&ring::gather(&core.mem.ram, &chain.readable))];
-        ring::scatter(&mut core.mem.ram, &chain.writable, &answer);
-        let length = ring::length(&chain.writable).min(STATUS_BYTES);
-        put(core, index, queue, chain.head, length)?;
-    }
-    Ok(())
-}
-
-/// Gives the driver of a console its messages while it has buffers for them.
-fn talk_to_guest(core: &mut Core, index: usize, queue: u16) -> Result<(), RingFault> {
-    while !core.virtio.functions[index].console.waiting.is_empty() {
-        let Some(chain) = pop(core, index, queue)? else { break };
-        let message = core.virtio.functions[index].console.waiting.pop_front().unwrap_or_default();
-        ring::scatter(&mut core.mem.ram, &chain.writable, &message);
-        let length = ring::length(&chain.writable).min(message.len() as u32);
-        put(core, index, queue, chain.head, length)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
