@@ -1,7 +1,6 @@
 //! Carries requests from the guest's rings to the back-ends and answers back, at the places that the run loop gives.
 //!
-//! Two entries: `serve` does what the guest asked with its last instruction; `apply_used` brings the answers of one event into
-//! RAM. Everything else here is between this process and the back-ends and has no effect on the guest.
+//! `serve` does what the guest asked with its last instruction; `deliver` brings the answers of one event into RAM.
 
 use super::back_end::{BackEnd, Tag};
 use super::capture::Capture;
@@ -494,8 +493,7 @@ impl Service {
         answers
     }
 
-    /// In a replay: keeps every answer of the devices that run their requests again, so that the guest can be taken back
-    /// before them. The devices themselves only go forward.
+    /// In a replay: keeps the answers of devices that run requests again, which themselves only go forward.
     pub fn keep_answers(&mut self) -> std::io::Result<()> {
         for function in &self.functions {
             for (device, _) in function.kind.back_ends() {
