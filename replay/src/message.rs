@@ -157,6 +157,8 @@ pub enum Outbound {
 pub enum PauseReason {
     /// The monitor or a debugger asked for it, or `-S` was given.
     Stopped,
+    /// A replay has arrived where it was to go, or to stop.
+    Place,
     /// The replay has reached the end of the log.
     EndOfLog,
     /// The guest ended, and the machine was told to stay (`-no-shutdown`).

@@ -173,7 +173,9 @@ impl Core {
 
     fn paused(&mut self, reason: PauseReason) -> Option<End> {
         match reason {
-            PauseReason::Stopped => {
+            // Who asked knows it: a monitor, or a back-end that is being replaced.
+            PauseReason::Stopped => None,
+            PauseReason::Place => {
                 if self.status == RunStatus::Running {
                     self.status = RunStatus::Paused;
                 }

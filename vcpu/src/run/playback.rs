@@ -158,7 +158,7 @@ impl Playback {
         machine.flush_consoles()?;
         machine.consoles.drain()?;
         self.paused = true;
-        self.over |= reason != PauseReason::Stopped;
+        self.over |= !matches!(reason, PauseReason::Stopped | PauseReason::Place);
         self.publish(machine, RunState::Paused);
         self.lane.send(&Outbound::Paused { icount: Icount(machine.icount()), reason })?;
         // Whoever hears of the arrival finds the machine paused.
@@ -212,7 +212,7 @@ impl Playback {
     fn arrive(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
         machine.flush_consoles()?;
         machine.consoles.hide(false);
-        self.pause(machine, PauseReason::Stopped)
+        self.pause(machine, PauseReason::Place)
     }
 
     /// Goals, stops and snapshots at this place; a flow if the machine does not go on from here as it is.
@@ -230,7 +230,7 @@ impl Playback {
             return self.arrive(machine).map(Some);
         }
         if self.seek.breaks.remove(&here.icount) {
-            return self.pause(machine, PauseReason::Stopped).map(Some);
+            return self.pause(machine, PauseReason::Place).map(Some);
         }
         Ok(None)
     }
