@@ -23,7 +23,7 @@ fn wait_for_note(child: &Child) {
 /// A guest whose disk process was stopped in the middle of its work, and its monitor.
 fn stopped(lab: &Lab, guests: &Path) -> (Child, Monitor) {
     make_qcow2(lab, "d.qcow2");
-    let mut child = start(lab, guests, "disk", MORE);
+    let mut child = start(lab, guests, "sectors", MORE);
     let mut monitor = Monitor::connect(&lab.path("m"));
     child.until_text("GUEST-UP", PATIENCE);
     child.member("device block").signal(Signal::SIGSTOP);
