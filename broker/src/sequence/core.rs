@@ -39,6 +39,8 @@ struct Release {
     scancodes: Vec<u16>,
 }
 
+/// How much of a recording may be lost with the broker, but for the loop's tick. Each flush makes a block of the log, with its header.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(40);
 /// Most combinations of keys held at once.
 const RELEASES_MAX: usize = 64;
 
@@ -68,6 +70,8 @@ pub struct Core {
     failures: Vec<(Ticket, String)>,
     /// Instructions so far: of the last status or the last event.
     icount: u64,
+    /// When the journal was last made safe.
+    flushed: Instant,
     starting: bool,
     quit_requested: bool,
     asked_to_end: Option<(ShutdownCause, Instant)>,
@@ -95,6 +99,7 @@ impl Core {
             unanswered_swaps: BTreeSet::new(),
             failures: Vec::new(),
             icount: 0,
+            flushed: Instant::now(),
             starting: true,
             quit_requested: false,
             asked_to_end: None,
@@ -122,7 +127,7 @@ impl Core {
         Ok(())
     }
 
-    /// Takes everything the vCPU has said, and makes it safe. Errors are lines for the user.
+    /// Takes everything the vCPU has said, and makes it safe now and then. Errors are lines for the user.
     pub fn receive(&mut self) -> Result<Option<End>, String> {
         let status = self.lane.status().map_err(|error| error.to_string())?;
         self.starting &= status.state == RunState::Starting;
@@ -135,7 +140,8 @@ impl Core {
         } else {
             self.icount = self.icount.max(status.icount.0);
         }
-        if !self.closed {
+        if !self.closed && (end.is_some() || self.flushed.elapsed() >= FLUSH_INTERVAL) {
+            self.flushed = Instant::now();
             self.journal.flush(Icount(self.icount)).map_err(|error| error.to_string())?;
         }
         Ok(end)
