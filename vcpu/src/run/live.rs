@@ -3,6 +3,7 @@
 //! Events land only where a replay can put them: never between a delivered exception and the next retired
 //! instruction, and in a halted CPU only right after an `IdleWake` that fixes guest time.
 
+use super::consoles::{DRAIN_TIMEOUT, QUIT_DRAIN_TIMEOUT};
 use super::error::RunError;
 use super::inputs::{Flow, Inputs};
 use super::machine::Machine;
@@ -197,7 +198,8 @@ impl Live {
 
     fn end(&mut self, machine: &mut Machine, cause: ShutdownCause) -> Result<Flow, RunError> {
         machine.flush_consoles()?;
-        machine.consoles.drain()?;
+        let is_wanted = cause.is_from_host();
+        machine.consoles.drain(if is_wanted { QUIT_DRAIN_TIMEOUT } else { DRAIN_TIMEOUT })?;
         self.journal(machine, Event::Shutdown { cause })?;
         self.publish(machine, RunState::Ended);
         self.lane.send(&Outbound::Ended { cause, icount: Icount(machine.icount()) })?;

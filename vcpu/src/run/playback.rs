@@ -1,6 +1,7 @@
 //! Inputs from the log: every event at exactly its icount, every note compared.
 
 use super::answers::Ready;
+use super::consoles::DRAIN_TIMEOUT;
 use super::error::RunError;
 use super::inputs::{Flow, Inputs};
 use super::machine::Machine;
@@ -156,7 +157,7 @@ impl Playback {
     /// Stands still until told to go on; the end of the log and a divergence are for good.
     fn pause(&mut self, machine: &mut Machine, reason: PauseReason) -> Result<Flow, RunError> {
         machine.flush_consoles()?;
-        machine.consoles.drain()?;
+        machine.consoles.drain(DRAIN_TIMEOUT)?;
         self.paused = true;
         self.over |= !matches!(reason, PauseReason::Stopped | PauseReason::Place);
         self.publish(machine, RunState::Paused);
@@ -270,7 +271,7 @@ impl Playback {
         }
         match stamped.event {
             Event::Digest { registers, memory } => self.compare(machine, registers, memory),
-            Event::Shutdown { cause } if from_host(cause) => Ok(Flow::Go),
+            Event::Shutdown { cause } if cause.is_from_host() => Ok(Flow::Go),
             Event::Shutdown { .. } => unreachable!("`guest_ended` takes it, or the place is wrong"),
             Event::End | Event::DeviceRestarted { .. } => Ok(Flow::Go),
             Event::Sent { .. } => {
@@ -365,7 +366,7 @@ impl Playback {
     fn must_end_here(&self, machine: &Machine) -> bool {
         match self.ahead.front() {
             Some(Next::Event(Stamped { icount, event: Event::Shutdown { cause } })) => {
-                icount.0 == machine.icount() && !from_host(*cause)
+                icount.0 == machine.icount() && !cause.is_from_host()
             }
             _ => false,
         }
@@ -401,18 +402,6 @@ impl Playback {
                 return Ok(flow);
             }
         }
-    }
-}
-
-/// Causes that come from outside: the guest does nothing to bring them about.
-fn from_host(cause: ShutdownCause) -> bool {
-    match cause {
-        ShutdownCause::HostQuit | ShutdownCause::HostSignal { .. } | ShutdownCause::HostError => true,
-        ShutdownCause::GuestShutdown
-        | ShutdownCause::GuestReset
-        | ShutdownCause::GuestPanic
-        | ShutdownCause::TripleFault
-        | ShutdownCause::DebugExit { .. } => false,
     }
 }
 
@@ -453,7 +442,9 @@ impl Inputs for Playback {
     }
 
     fn stalled(&mut self, machine: &mut Machine, device: DeviceIndex) -> Result<Flow, RunError> {
-        if self.stall.lasted(self.clock.now()) >= ANSWER_TIMEOUT {
+        // Whoever reads the output may take any time.
+        let must_answer = machine.is_virtio(device);
+        if must_answer && self.stall.lasted(self.clock.now()) >= ANSWER_TIMEOUT {
             return Err(RunError::NoAnswer {
                 device: machine.device_name(device).to_string(),
                 seconds: ANSWER_TIMEOUT.as_secs(),
