@@ -28,6 +28,43 @@ pub enum Inbound {
         /// What to do.
         control: Control,
     },
+    /// To the debugger that is attached to the vCPU process.
+    Debugger(ToDebugger),
+}
+
+/// What an attached debugger is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToDebugger {
+    /// What the monitor says to its [`FromDebugger::Command`].
+    Answer {
+        /// The text, its lines ended by LF.
+        text: String,
+    },
+    /// [`FromDebugger::Continue`] was refused.
+    Refused {
+        /// One line.
+        why: String,
+    },
+}
+
+/// What an attached debugger asks of the broker, or does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromDebugger {
+    /// It is there.
+    Attached,
+    /// It has gone.
+    Detached,
+    /// It lets the machine run that stood still for it alone.
+    Resumed,
+    /// It wants the machine to run, which stands still for another reason.
+    Continue,
+    /// A command for the monitor.
+    Command {
+        /// The line.
+        line: String,
+    },
+    /// It ends the run.
+    Quit,
 }
 
 /// How a log ends.
@@ -80,6 +117,11 @@ pub enum Control {
         /// The device.
         device: DeviceIndex,
     },
+    /// Debuggers are expected on another socket from now on, or on none. An attached one is left.
+    Debugger {
+        /// The listening socket is the next message on the control socket.
+        listens: bool,
+    },
 }
 
 /// vCPU → broker.
@@ -122,6 +164,8 @@ pub enum Outbound {
         /// One line.
         text: String,
     },
+    /// What the attached debugger asks or does.
+    Debugger(FromDebugger),
     /// The machine stands still until this back-end answers; none: it has.
     Waiting {
         /// The device.
@@ -132,8 +176,10 @@ pub enum Outbound {
 /// Why a machine stands still.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PauseReason {
-    /// The monitor or a debugger asked for it, or `-S` was given.
+    /// The monitor asked for it, or `-S` was given.
     Stopped,
+    /// A debugger asked for it; it may let the machine run on by itself.
+    Debugger,
     /// The replay has reached the end of the log.
     EndOfLog,
     /// The guest ended, and the machine was told to stay (`-no-shutdown`).

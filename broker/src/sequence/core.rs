@@ -3,12 +3,14 @@
 use super::ending::{Divergence, End};
 use super::swap;
 use crate::cli::chardev::Chardev;
+use crate::cli::gdb::GdbDevice;
+use crate::debugger::{self, Debugger};
 use crate::hmp::host::{Host, ReplayStatus, RunStatus, Ticket};
 use crate::journal::{JOURNAL_SEQUENCE, Journal, JournalError};
 use replay::event::{DeviceIndex, Input, ShutdownCause};
 use replay::lane::{BrokerEnd, RunState};
 use replay::machine::Machine;
-use replay::message::{Control, Inbound, Offer, Outbound, PauseReason};
+use replay::message::{Control, FromDebugger, Inbound, Offer, Outbound, PauseReason, ToDebugger};
 use replay::time::Icount;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -47,6 +49,7 @@ pub struct Core {
     lane: BrokerEnd,
     journal: Box<dyn Journal>,
     facts: Facts,
+    debugger: Debugger,
     last_ticket: Ticket,
     done_tickets: Vec<Ticket>,
     status: RunStatus,
@@ -80,6 +83,7 @@ impl Core {
             lane,
             journal,
             facts,
+            debugger: Debugger::default(),
             last_ticket: JOURNAL_SEQUENCE,
             done_tickets: Vec::new(),
             status: if start_paused { RunStatus::Prelaunch } else { RunStatus::Running },
@@ -98,6 +102,11 @@ impl Core {
             error: None,
             closed: false,
         }
+    }
+
+    /// The same with what is known of debuggers.
+    pub fn with_debugger(self, debugger: Debugger) -> Core {
+        Core { debugger, ..self }
     }
 
     /// Instructions so far.
@@ -155,6 +164,7 @@ impl Core {
                 return Ok(Some(End::Shutdown(cause)));
             }
             Outbound::Note { text } => eprintln!("reprise: {text}"),
+            Outbound::Debugger(what) => return self.debugger_says(what),
             Outbound::Waiting { device } => self.waiting_for = device,
         }
         Ok(None)
@@ -163,6 +173,12 @@ impl Core {
     fn paused(&mut self, reason: PauseReason) -> Option<End> {
         match reason {
             PauseReason::Stopped => None,
+            PauseReason::Debugger => {
+                if self.status == RunStatus::Running {
+                    self.status = RunStatus::Debug;
+                }
+                None
+            }
             PauseReason::Shutdown(cause) => {
                 let panicked = cause == ShutdownCause::GuestPanic;
                 self.status = if panicked { RunStatus::Panicked } else { RunStatus::Shutdown };
@@ -170,7 +186,7 @@ impl Core {
             }
             PauseReason::EndOfLog => {
                 self.status = RunStatus::Paused;
-                Some(End::Replayed)
+                (!self.debugger.keeps(&End::Replayed)).then_some(End::Replayed)
             }
             PauseReason::Divergence => {
                 self.status = RunStatus::InternalError;
@@ -180,9 +196,58 @@ impl Core {
                     expected: "no difference".to_owned(),
                     found: "a difference it did not name".to_owned(),
                 };
-                Some(End::Diverged(self.divergence.clone().unwrap_or_else(unnamed)))
+                let end = End::Diverged(self.divergence.clone().unwrap_or_else(unnamed));
+                (!self.debugger.keeps(&end)).then_some(end)
             }
         }
+    }
+
+    /// What a debugger does or asks for.
+    fn debugger_says(&mut self, what: FromDebugger) -> Result<Option<End>, String> {
+        match what {
+            FromDebugger::Attached => return Ok(self.debugger.set_attached(true)),
+            FromDebugger::Detached => return Ok(self.debugger.set_attached(false)),
+            FromDebugger::Resumed => {
+                if self.status == RunStatus::Debug {
+                    self.status = RunStatus::Running;
+                }
+            }
+            FromDebugger::Continue => match self.cont() {
+                Ok(Some(_)) => {}
+                // It may have begun to run meanwhile.
+                Ok(None) => self.control(Control::Continue).map(drop)?,
+                Err(why) => self.tell_debugger(ToDebugger::Refused { why })?,
+            },
+            FromDebugger::Command { line } => self.debugger.put_line(line),
+            FromDebugger::Quit => self.quit_requested = true,
+        }
+        Ok(None)
+    }
+
+    fn tell_debugger(&mut self, message: ToDebugger) -> Result<(), String> {
+        self.lane.send(&Inbound::Debugger(message)).map_err(|error| error.to_string())?;
+        self.lane.raise_attention();
+        Ok(())
+    }
+
+    /// Carries out the monitor's commands that came from a debugger.
+    pub fn attend_debugger(&mut self) -> Result<(), String> {
+        while let Some(line) = self.debugger.next_line() {
+            match debugger::command(&line, self) {
+                (text, None) => self.tell_debugger(ToDebugger::Answer { text })?,
+                (text, Some(ticket)) => self.debugger.wait_for(ticket, text),
+            }
+        }
+        Ok(())
+    }
+
+    /// A request is done: it may have been a debugger's.
+    pub fn debugger_ticket_done(&mut self, ticket: Ticket) -> Result<(), String> {
+        let Some(mut text) = self.debugger.ticket_done(ticket) else { return Ok(()) };
+        if let Some(why) = self.take_failure(ticket) {
+            text.push_str(&format!("Error: {why}\n"));
+        }
+        self.tell_debugger(ToDebugger::Answer { text })
     }
 
     /// Requests of monitors that are done.
@@ -308,7 +373,7 @@ impl Core {
     fn ask_for_swap(&mut self, request: swap::Request) -> Result<Option<Ticket>, String> {
         let ticket = self.new_ticket();
         self.unanswered_swaps.insert(ticket);
-        if self.status == RunStatus::Running {
+        if matches!(self.status, RunStatus::Running | RunStatus::Debug) {
             let stop = self.new_ticket();
             self.stopping.push((stop, ticket, request));
             self.send_control(stop, Control::Stop)?;
@@ -360,7 +425,8 @@ impl Core {
     pub fn lost_back_end(&mut self, device: DeviceIndex) -> Result<(), String> {
         self.lost.insert(device);
         match self.status {
-            RunStatus::Running => self.control(Control::Stop).map(drop)?,
+            // A debugger might let it run.
+            RunStatus::Running | RunStatus::Debug => self.control(Control::Stop).map(drop)?,
             RunStatus::Prelaunch
             | RunStatus::Paused
             | RunStatus::Panicked
@@ -429,6 +495,13 @@ impl Host for Core {
         self.ask_for_swap(swap::Request::Change(chardev))
     }
 
+    fn gdb_server(&mut self, device: Option<GdbDevice>) -> Result<Option<Ticket>, String> {
+        let listener = device.as_ref().map(debugger::listen).transpose()?;
+        let listens = listener.is_some();
+        self.debugger.replace(listener)?;
+        self.control(Control::Debugger { listens })
+    }
+
     fn take_failure(&mut self, ticket: Ticket) -> Option<String> {
         let at = self.failures.iter().position(|(known, _)| *known == ticket)?;
         Some(self.failures.remove(at).1)
@@ -441,6 +514,7 @@ impl Host for Core {
                 self.control(Control::Stop)
             }
             RunStatus::Paused
+            | RunStatus::Debug
             | RunStatus::Prelaunch
             | RunStatus::Shutdown
             | RunStatus::Panicked
@@ -455,7 +529,11 @@ impl Host for Core {
             return Err(format!("device \"{id}\" has no back-end: device_restart {id}"));
         }
         match self.status {
-            RunStatus::Paused | RunStatus::Prelaunch | RunStatus::Panicked | RunStatus::IoError => {
+            RunStatus::Paused
+            | RunStatus::Debug
+            | RunStatus::Prelaunch
+            | RunStatus::Panicked
+            | RunStatus::IoError => {
                 self.status = RunStatus::Running;
                 self.control(Control::Continue)
             }

@@ -1,17 +1,19 @@
 //! The guest machine: core, interpreter, consoles, and what happens to it from outside.
 
-use super::connect::{Outside, receive_session};
+use super::connect::{Outside, receive_listener, receive_session};
 use super::consoles::Consoles;
 use super::digest::{self, RamDigest};
 use super::error::RunError;
 use super::power_on;
 use crate::chipset::rtc::Look;
 use crate::core::Core;
+use crate::gdb::Debugger;
 use crate::interp::{Interpreter, Stop};
 use crate::system::entropy::Entropy;
 use crate::virtio::{Service, Tag};
 use crate::window::requests::Done;
 use replay::event::{Event, ShutdownCause};
+use replay::lane::Waker;
 use replay::machine::PanicAction;
 use replay::setup::VcpuSetup;
 use replay::time::Vtime;
@@ -62,6 +64,8 @@ pub struct Machine {
     memory_digest: RamDigest,
     /// The monitor asked for a reset: what comes of it is decided where the guest's own resets are.
     reset_asked: bool,
+    /// Who looks at the machine from outside.
+    pub debugger: Debugger,
     /// The guest is about to read a time that follows the host's clock.
     rtc_look: Option<Look>,
 }
@@ -81,6 +85,7 @@ impl Machine {
             description: setup.machine.clone(),
             interpreter: Interpreter::default(),
             reset_asked: false,
+            debugger: Debugger::new(setup.mode),
             rtc_look: None,
         })
     }
@@ -116,7 +121,10 @@ impl Machine {
 
     /// Executes until `limit`, the next timer, or something to look at.
     pub fn run(&mut self, limit: u64) -> Stop {
-        let limit = limit.min(self.timer_icount());
+        if self.core.probe.watches() {
+            self.core.probe_device_writes();
+        }
+        let limit = limit.min(self.timer_icount()).min(self.debugger.limit());
         self.interpreter.run(&mut self.core, limit)
     }
 
@@ -164,6 +172,15 @@ impl Machine {
             back_end.reconnect(session)?;
         }
         Ok(())
+    }
+
+    /// Expects debuggers on the socket that is on its way, or on none.
+    pub fn debugger_listens(&mut self, listens: bool, waker: Waker) -> Result<(), RunError> {
+        let listener = match (&self.control, listens) {
+            (Some(control), true) => Some(receive_listener(control)?),
+            _ => None,
+        };
+        self.debugger.listen(listener, waker)
     }
 
     /// Restarts the machine as its reset line does, and loads the kernel again.

@@ -7,6 +7,7 @@ use super::machine::Machine;
 use super::pace::HostClock;
 use super::patience::{Patience, Stillness};
 use super::stall::Stall;
+use crate::gdb;
 use crate::state::rflags;
 use replay::event::{DeviceIndex, Event, ShutdownCause, Stamped};
 use replay::lane::{RunState, VcpuEnd};
@@ -38,6 +39,8 @@ pub struct Playback {
     clock: Box<dyn HostClock>,
     ahead: VecDeque<Next>,
     paused: bool,
+    /// In a pause, of which the broker and the debugger know.
+    standing: bool,
     over: bool,
     /// The guest has ended itself as recorded: what is left in the log is its end.
     guest_ended: bool,
@@ -55,6 +58,7 @@ impl Playback {
             clock,
             ahead: VecDeque::new(),
             paused: start_paused,
+            standing: false,
             over: false,
             guest_ended: false,
             quanta: 0,
@@ -69,14 +73,23 @@ impl Playback {
         self.lane.publish_state(state);
     }
 
-    fn take(&mut self, machine: &Machine, message: Inbound) -> Result<Flow, RunError> {
+    fn take(&mut self, machine: &mut Machine, message: Inbound) -> Result<Flow, RunError> {
         match message {
             Inbound::Apply(stamped) => self.ahead.push_back(Next::Event(stamped)),
             Inbound::LogEnds { icount, .. } => self.ahead.push_back(Next::End(icount.0)),
             Inbound::Control { sequence, control } => {
                 match control {
-                    Control::Stop => self.paused = true,
-                    Control::Continue => self.paused = false,
+                    Control::Stop => {
+                        self.paused = true;
+                        gdb::overruled(machine);
+                    }
+                    Control::Continue => {
+                        self.paused = false;
+                        gdb::overruled(machine);
+                    }
+                    Control::Debugger { listens } => {
+                        machine.debugger_listens(listens, self.lane.waker())?;
+                    }
                     Control::Quit => return Ok(Flow::Leave),
                     Control::Reconnect { .. } => {
                         return Err(RunError::Setup("a replay has no back-end to connect again".into()));
@@ -88,6 +101,7 @@ impl Playback {
                 self.lane.send(&Outbound::Ack { sequence })?;
                 self.lane.ring_doorbell()?;
             }
+            Inbound::Debugger(message) => machine.debugger.take(message),
             Inbound::Offer(_) => {
                 let text = "input from outside is ignored in a replay".into();
                 self.lane.send(&Outbound::Note { text })?;
@@ -96,7 +110,7 @@ impl Playback {
         Ok(Flow::Go)
     }
 
-    fn receive(&mut self, machine: &Machine) -> Result<Flow, RunError> {
+    fn receive(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
         if self.lane.attention().load(Ordering::Relaxed) == 0 {
             return Ok(Flow::Go);
         }
@@ -106,11 +120,12 @@ impl Playback {
                 return Ok(Flow::Leave);
             }
         }
+        gdb::attend(machine, &mut self.lane, &mut self.paused, self.standing)?;
         Ok(Flow::Go)
     }
 
     /// Makes sure that the next event is known; `Leave` when told to go meanwhile.
-    fn look_ahead(&mut self, machine: &Machine) -> Result<Flow, RunError> {
+    fn look_ahead(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
         while self.ahead.is_empty() {
             let clock = &mut self.clock;
             let sleep = |lane: &mut VcpuEnd, time| clock.wait(lane, VcpuEnd::wait_message, Some(time));
@@ -121,6 +136,8 @@ impl Playback {
             if self.take(machine, message)? == Flow::Leave {
                 return Ok(Flow::Leave);
             }
+            // The wait has taken attention, which may have been for this.
+            gdb::attend(machine, &mut self.lane, &mut self.paused, self.standing)?;
         }
         Ok(Flow::Go)
     }
@@ -140,15 +157,32 @@ impl Playback {
         self.paused = true;
         self.over |= reason != PauseReason::Stopped;
         self.publish(machine, RunState::Paused);
-        self.lane.send(&Outbound::Paused { icount: Icount(machine.icount()), reason })?;
-        self.lane.ring_doorbell()?;
+        let told = gdb::stand(machine, reason);
+        self.lane.send(&Outbound::Paused { icount: Icount(machine.icount()), reason: told })?;
+        if told != PauseReason::Debugger {
+            self.lane.ring_doorbell()?;
+        }
+        self.standing = true;
+        let flow = self.stand_still(machine, reason)?;
+        self.standing = false;
+        if flow != Flow::Leave {
+            self.publish(machine, RunState::Running);
+        }
+        Ok(flow)
+    }
+
+    fn stand_still(&mut self, machine: &mut Machine, reason: PauseReason) -> Result<Flow, RunError> {
+        gdb::attend(machine, &mut self.lane, &mut self.paused, self.standing)?;
         while self.paused || self.over {
+            if machine.debugger.waits_in_vain() && self.over {
+                gdb::stand(machine, reason);
+                self.paused = true;
+            }
             self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, None)?;
             if self.receive(machine)? == Flow::Leave {
                 return Ok(Flow::Leave);
             }
         }
-        self.publish(machine, RunState::Running);
         Ok(Flow::Again)
     }
 
@@ -332,6 +366,9 @@ impl Inputs for Playback {
         }
         if self.compare_sent(machine)? == Flow::Leave {
             return Ok(Flow::Leave);
+        }
+        if gdb::comes_to_stop(machine, self.paused) {
+            return self.pause(machine, PauseReason::Stopped);
         }
         if machine.core.between_delivery_and_retirement() && !self.guest_ended {
             return if self.stillness.is_long() { self.stuck(machine) } else { Ok(Flow::Go) };
