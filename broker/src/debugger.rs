@@ -89,9 +89,10 @@ pub struct Debugger {
     attached: bool,
     /// The run has come to its end, and a debugger still looks at it.
     kept: Option<End>,
-    lines: VecDeque<String>,
-    /// The answer of a command that is not complete.
-    waiting: Option<(Ticket, String)>,
+    /// Commands with their numbers.
+    lines: VecDeque<(u64, String)>,
+    /// The request for which a command's answer waits, the command's number, and the answer so far.
+    waiting: Option<(Ticket, u64, String)>,
 }
 
 impl Debugger {
@@ -137,24 +138,24 @@ impl Debugger {
     }
 
     /// A command for the monitor.
-    pub fn put_line(&mut self, line: String) {
-        self.lines.push_back(line);
+    pub fn put_line(&mut self, number: u64, line: String) {
+        self.lines.push_back((number, line));
     }
 
     /// The next command, if the one before is answered.
-    pub fn next_line(&mut self) -> Option<String> {
+    pub fn next_line(&mut self) -> Option<(u64, String)> {
         if self.waiting.is_some() { None } else { self.lines.pop_front() }
     }
 
     /// The answer of the last command waits for a request.
-    pub fn wait_for(&mut self, ticket: Ticket, answer: String) {
-        self.waiting = Some((ticket, answer));
+    pub fn wait_for(&mut self, ticket: Ticket, number: u64, answer: String) {
+        self.waiting = Some((ticket, number, answer));
     }
 
     /// The answer of the command that waited for this request.
-    pub fn ticket_done(&mut self, ticket: Ticket) -> Option<String> {
+    pub fn ticket_done(&mut self, ticket: Ticket) -> Option<(u64, String)> {
         match self.waiting.take() {
-            Some((waited, text)) if waited == ticket => Some(text),
+            Some((waited, number, text)) if waited == ticket => Some((number, text)),
             other => {
                 self.waiting = other;
                 None

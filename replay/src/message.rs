@@ -37,6 +37,8 @@ pub enum Inbound {
 pub enum ToDebugger {
     /// What the monitor says to its [`FromDebugger::Command`].
     Answer {
+        /// The command's number.
+        number: u64,
         /// The text, its lines ended by LF.
         text: String,
     },
@@ -60,6 +62,8 @@ pub enum FromDebugger {
     Continue,
     /// A command for the monitor.
     Command {
+        /// Comes back with the answer.
+        number: u64,
         /// The line.
         line: String,
     },

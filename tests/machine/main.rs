@@ -7,6 +7,7 @@
 
 mod bad_input;
 mod damage;
+mod debugger;
 mod endings;
 mod guests;
 mod input;
@@ -19,3 +20,4 @@ mod monitor;
 mod process;
 mod progress;
 mod replaying;
+mod stub;

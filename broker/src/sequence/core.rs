@@ -218,7 +218,7 @@ impl Core {
                 Ok(None) => self.control(Control::Continue).map(drop)?,
                 Err(why) => self.tell_debugger(ToDebugger::Refused { why })?,
             },
-            FromDebugger::Command { line } => self.debugger.put_line(line),
+            FromDebugger::Command { number, line } => self.debugger.put_line(number, line),
             FromDebugger::Quit => self.quit_requested = true,
         }
         Ok(None)
@@ -232,10 +232,10 @@ impl Core {
 
     /// Carries out the monitor's commands that came from a debugger.
     pub fn attend_debugger(&mut self) -> Result<(), String> {
-        while let Some(line) = self.debugger.next_line() {
+        while let Some((number, line)) = self.debugger.next_line() {
             match debugger::command(&line, self) {
-                (text, None) => self.tell_debugger(ToDebugger::Answer { text })?,
-                (text, Some(ticket)) => self.debugger.wait_for(ticket, text),
+                (text, None) => self.tell_debugger(ToDebugger::Answer { number, text })?,
+                (text, Some(ticket)) => self.debugger.wait_for(ticket, number, text),
             }
         }
         Ok(())
@@ -243,11 +243,11 @@ impl Core {
 
     /// A request is done: it may have been a debugger's.
     pub fn debugger_ticket_done(&mut self, ticket: Ticket) -> Result<(), String> {
-        let Some(mut text) = self.debugger.ticket_done(ticket) else { return Ok(()) };
+        let Some((number, mut text)) = self.debugger.ticket_done(ticket) else { return Ok(()) };
         if let Some(why) = self.take_failure(ticket) {
             text.push_str(&format!("Error: {why}\n"));
         }
-        self.tell_debugger(ToDebugger::Answer { text })
+        self.tell_debugger(ToDebugger::Answer { number, text })
     }
 
     /// Requests of monitors that are done.

@@ -46,6 +46,8 @@ pub(crate) enum Action {
 pub struct Debugger {
     port: Option<Port>,
     session: Option<Session>,
+    /// Number of the client, of all that came.
+    client: u64,
     mode: Mode,
     history: Box<dyn History>,
     requests: Vec<FromDebugger>,
@@ -66,6 +68,8 @@ pub struct Debugger {
     /// The broker was asked to let the machine go on.
     asked: bool,
     physical: bool,
+    /// The answer to a client that leaves.
+    farewell: Option<Vec<u8>>,
     exit_code: u8,
 }
 
@@ -79,6 +83,7 @@ impl Debugger {
         Debugger {
             port: None,
             session: None,
+            client: 0,
             mode,
             history: Box::new(NoHistory { why }),
             requests: Vec::new(),
@@ -92,6 +97,7 @@ impl Debugger {
             holds: false,
             asked: false,
             physical: false,
+            farewell: None,
             exit_code: 0,
         }
     }
@@ -115,7 +121,9 @@ impl Debugger {
     /// Takes a message of the broker.
     pub fn take(&mut self, message: ToDebugger) {
         match (message, &mut self.session) {
-            (ToDebugger::Answer { text }, Some(session)) => session.command_done(&text),
+            (ToDebugger::Answer { number, text }, Some(session)) if number == self.client => {
+                session.command_done(&text);
+            }
             (ToDebugger::Refused { why }, Some(session)) if self.asked => {
                 self.asked = false;
                 session.text(&format!("{why}\n"));
@@ -143,6 +151,11 @@ impl Debugger {
     /// Icount at which a step ends.
     pub fn limit(&self) -> u64 {
         self.stop_at.unwrap_or(u64::MAX)
+    }
+
+    /// A client wants the machine to stop, which has not happened yet.
+    pub fn wants_stop(&self) -> bool {
+        self.wants_stop
     }
 
     /// A client waits for the machine, which cannot go on any more.
@@ -187,8 +200,12 @@ impl Debugger {
     }
 
     fn send(&mut self) {
-        if let (Some(session), Some(port)) = (&mut self.session, &self.port) {
-            port.send(&session.take_output());
+        let Some(port) = &self.port else { return };
+        if let Some(bytes) = self.farewell.take() {
+            port.send(self.client, &bytes);
+            port.hang_up(self.client);
+        } else if let Some(session) = &mut self.session {
+            port.send(self.client, &session.take_output());
         }
     }
 }
@@ -210,11 +227,10 @@ pub fn attend(
     }
     meet(machine);
     converse(machine, paused, standing);
-    if machine.debugger.wants_stop && !*paused {
+    if machine.debugger.wants_stop && !*paused && !standing {
         *paused = true;
         machine.debugger.holds = true;
     }
-    machine.debugger.send();
     let debugger = &mut machine.debugger;
     for text in debugger.notes.drain(..) {
         lane.send(&Outbound::Note { text })?;
@@ -227,6 +243,8 @@ pub fn attend(
     if ring {
         lane.ring_doorbell()?;
     }
+    // The broker knows it before the client: who asks the monitor next gets an answer that fits.
+    debugger.send();
     Ok(())
 }
 
@@ -244,6 +262,8 @@ fn meet(machine: &mut Machine) {
         }
         if news.connected && !news.gone {
             machine.debugger.session = Some(Session::new(machine));
+            machine.debugger.client = news.client;
+            machine.debugger.farewell = None;
             machine.debugger.wants_stop = true;
             machine.debugger.reason = Some(signal(Signal::SIGTRAP));
             machine.debugger.requests.push(FromDebugger::Attached);
@@ -266,7 +286,8 @@ fn converse(machine: &mut Machine, paused: &mut bool, standing: bool) {
             }
         }
         let (wants_stop, running) = (machine.debugger.wants_stop, session.is_running());
-        if wants_stop && standing {
+        // What was let go in this very turn has to come to a stop first.
+        if wants_stop && standing && *paused {
             machine.debugger.session = Some(session);
             tell(machine, PauseReason::Stopped);
             continue;
@@ -290,7 +311,9 @@ fn obey(machine: &mut Machine, outcome: Outcome, paused: &mut bool) {
     match outcome {
         Outcome::None => {}
         Outcome::Physical(on) => debugger.physical = on,
-        Outcome::Command(line) => debugger.requests.push(FromDebugger::Command { line }),
+        Outcome::Command(line) => {
+            debugger.requests.push(FromDebugger::Command { number: debugger.client, line })
+        }
         Outcome::Kill => debugger.requests.push(FromDebugger::Quit),
         Outcome::Resume => {
             (debugger.stop_at, debugger.range) = match debugger.action.take() {
@@ -302,14 +325,10 @@ fn obey(machine: &mut Machine, outcome: Outcome, paused: &mut bool) {
         }
         Outcome::Detach => {
             go_on(debugger, paused);
-            debugger.asked = false;
-            debugger.send();
-            if let Some(port) = &debugger.port {
-                port.hang_up();
-            }
+            debugger.farewell = debugger.session.as_mut().map(Session::take_output);
+            debugger.forget();
+            debugger.requests.push(FromDebugger::Detached);
             machine.core.clear_probe();
-            machine.debugger.forget();
-            machine.debugger.requests.push(FromDebugger::Detached);
         }
     }
 }
@@ -362,7 +381,7 @@ fn met(hit: Hit) -> StopReason {
     }
 }
 
-/// The machine is paused: the reason as the broker is told. The client is told too.
+/// The machine is paused: the reason as the broker is told. The client is told by the next `attend`.
 pub fn stand(machine: &mut Machine, reason: PauseReason) -> PauseReason {
     tell(machine, reason);
     match reason {
@@ -393,7 +412,6 @@ fn tell(machine: &mut Machine, reason: PauseReason) {
     if let Some(mut session) = machine.debugger.session.take() {
         session.report(machine, told);
         machine.debugger.session = Some(session);
-        machine.debugger.send();
     }
 }
 

@@ -27,6 +27,8 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 /// What happened on the connection since the last look.
 #[derive(Debug, Default)]
 pub struct News {
+    /// Number of the client of whom this tells, or of the last one.
+    pub client: u64,
     /// A client came; what was known of another is over.
     pub connected: bool,
     /// The client went.
@@ -38,8 +40,10 @@ pub struct News {
 #[derive(Debug, Default)]
 struct Shared {
     news: News,
-    /// A client is connected.
-    client: bool,
+    /// The client that is connected.
+    client: Option<u64>,
+    /// Clients so far.
+    clients: u64,
     outgoing: VecDeque<u8>,
     /// The client is to be left once `outgoing` is sent.
     hang_up: bool,
@@ -83,6 +87,7 @@ impl Port {
         let mut shared = self.common.lock();
         let full = shared.news.bytes.len() >= INCOMING_MAX;
         let news = std::mem::take(&mut shared.news);
+        shared.news.client = news.client;
         drop(shared);
         if full {
             self.poke();
@@ -90,26 +95,30 @@ impl Port {
         news
     }
 
-    /// Sends bytes to the client, if there is one.
-    pub fn send(&self, bytes: &[u8]) {
+    /// Sends bytes to a client, if it is still there.
+    pub fn send(&self, client: u64, bytes: &[u8]) {
         let mut shared = self.common.lock();
-        if shared.client && !bytes.is_empty() {
+        if shared.client == Some(client) && !bytes.is_empty() {
             shared.outgoing.extend(bytes);
             drop(shared);
             self.poke();
         }
     }
 
-    /// Leaves the client when everything is sent, and waits for the next.
-    pub fn hang_up(&self) {
-        self.common.lock().hang_up = true;
-        self.poke();
+    /// Leaves a client when everything is sent, and waits for the next.
+    pub fn hang_up(&self, client: u64) {
+        let mut shared = self.common.lock();
+        if shared.client == Some(client) {
+            shared.hang_up = true;
+            drop(shared);
+            self.poke();
+        }
     }
 
     /// Waits a little until everything is sent.
     pub fn drain(&self) {
         let shared = self.common.lock();
-        let waits = |shared: &mut Shared| shared.client && !shared.outgoing.is_empty();
+        let waits = |shared: &mut Shared| shared.client.is_some() && !shared.outgoing.is_empty();
         // Whoever does not read in time goes without.
         let _ = self.common.sent.wait_timeout_while(shared, LAST_WORDS, waits);
     }
@@ -199,7 +208,7 @@ impl Line {
             }
             self.write();
         }
-        self.common.lock().client = false;
+        self.common.lock().client = None;
         self.common.sent.notify_all();
     }
 
@@ -230,10 +239,11 @@ impl Line {
         let Ok(client) = self.listener.accept() else { return };
         self.client = Some(client);
         let mut shared = self.common.lock();
-        shared.client = true;
+        shared.clients += 1;
+        shared.client = Some(shared.clients);
         shared.hang_up = false;
         shared.outgoing.clear();
-        shared.news = News { connected: true, ..News::default() };
+        shared.news = News { client: shared.clients, connected: true, ..News::default() };
         drop(shared);
         self.waker.wake();
     }
@@ -279,7 +289,7 @@ impl Line {
     fn leave(&mut self) {
         self.client = None;
         let mut shared = self.common.lock();
-        shared.client = false;
+        shared.client = None;
         shared.outgoing.clear();
         shared.hang_up = false;
         shared.news.gone = true;

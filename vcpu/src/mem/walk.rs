@@ -139,11 +139,12 @@ impl Core {
 
     /// Guest physical address of a linear one by the page tables of now, without rights and without a trace: for debuggers.
     pub fn look_up(&self, gva: u64) -> Option<u64> {
-        if self.cpu.cr0 & cr0::PG == 0 {
-            return Some(gva & 0xffff_ffff & self.a20_mask);
-        }
-        if self.cpu.efer & efer::LMA != 0 && !is_canonical(gva) {
+        let exists = if self.cpu.efer & efer::LMA != 0 { is_canonical(gva) } else { gva >> 32 == 0 };
+        if !exists {
             return None;
+        }
+        if self.cpu.cr0 & cr0::PG == 0 {
+            return Some(gva & self.a20_mask);
         }
         let format = self.paging_format();
         let wide = format.entry_bytes == 8;

@@ -107,7 +107,7 @@ impl Live {
 
     /// Takes all messages: controls act, offers wait their turn.
     fn receive(&mut self, machine: &mut Machine) -> Result<Option<Flow>, RunError> {
-        if self.lane.attention().load(Ordering::Relaxed) == 0 {
+        if self.lane.attention().load(Ordering::Relaxed) == 0 && !machine.debugger.wants_stop() {
             return Ok(None);
         }
         self.lane.take_attention();

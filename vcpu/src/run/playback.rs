@@ -111,7 +111,7 @@ impl Playback {
     }
 
     fn receive(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
-        if self.lane.attention().load(Ordering::Relaxed) == 0 {
+        if self.lane.attention().load(Ordering::Relaxed) == 0 && !machine.debugger.wants_stop() {
             return Ok(Flow::Go);
         }
         self.lane.take_attention();
@@ -177,6 +177,8 @@ impl Playback {
             if machine.debugger.waits_in_vain() && self.over {
                 gdb::stand(machine, reason);
                 self.paused = true;
+                gdb::attend(machine, &mut self.lane, &mut self.paused, self.standing)?;
+                continue;
             }
             self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, None)?;
             if self.receive(machine)? == Flow::Leave {
