@@ -3,7 +3,7 @@
 use crate::Programs;
 use crate::cli::CliError;
 use crate::cli::icount::RecordReplay;
-use crate::cli::options::Options;
+use crate::cli::options::{DeviceExit, Options};
 use crate::cli::subcommand::RecordWords;
 use crate::debugger::{self, Debugger, Place};
 use crate::demo::DemoError;
@@ -272,6 +272,7 @@ fn plan(
         digest_interval,
         log: log_settings(options)?,
         layers: None,
+        restarts_disks: options.on_device_exit == DeviceExit::Pause,
         running: false,
         limits,
         servers,
@@ -352,7 +353,7 @@ fn run(
     let terminal = Terminal::save();
     let signals = Signals::block()?;
     let result = start(&plan, &signals, journal).map(|(tree, journal)| {
-        let Tree { lane, doorbell, calls, monitors, children, pids, control, .. } = tree;
+        let Tree { lane, doorbell, calls, monitors, children, pids, control, foreign, .. } = tree;
         // The disks of a recording have become part of it.
         plan.layers = plan.layers.take().and(journal.recording().map(recording::disks_path));
         plan.captures.clear();
@@ -365,7 +366,7 @@ fn run(
         let monitors = monitors.collect();
         let debugger = Debugger::new(control.try_clone().ok(), place);
         let core = Core::new(lane, journal, facts, plan.start_paused).with_debugger(debugger);
-        let swapper = Swapper::new(plan, control, pids);
+        let swapper = Swapper::new(plan, control, pids, foreign);
         let on_device_exit = options.on_device_exit;
         let signals = &signals;
         Sequence { core, doorbell, calls, monitors, children, swapper, on_device_exit, signals }.run(progress)

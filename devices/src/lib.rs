@@ -9,6 +9,8 @@ pub mod block;
 pub mod chardev;
 pub mod early_enable;
 pub mod front_end;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod lifetime;
 pub mod net;
 pub mod options;

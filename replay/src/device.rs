@@ -224,10 +224,20 @@ impl VirtioKind {
     }
 }
 
+impl VirtioFunction {
+    /// The back-ends and how many virtqueues each has: those of its window, or, without one, those of the guest.
+    pub fn back_ends(&self) -> Vec<(DeviceIndex, u16)> {
+        match &self.kind {
+            VirtioKind::Block { device, queues } if !self.window => vec![(*device, *queues)],
+            kind => kind.back_ends(),
+        }
+    }
+}
+
 impl Machine {
     /// Number of virtqueues of a back-end.
     pub fn queue_count(&self, device: DeviceIndex) -> u16 {
-        let of_functions = self.functions.iter().flat_map(|function| function.kind.back_ends());
+        let of_functions = self.functions.iter().flat_map(VirtioFunction::back_ends);
         of_functions.into_iter().find(|(index, _)| *index == device).map_or(QUEUE_PAIR, |(_, queues)| queues)
     }
 

@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::xxh3_64;
 pub const FORMAT: u32 = 1;
 /// Number of what a guest can see. Whoever changes that (a device, a table, an instruction's result, what an instruction
 /// counts) raises it: a recording of another revision may not replay.
-pub const REVISION: u32 = 1;
+pub const REVISION: u32 = 2;
 /// A longer manifest is refused unread.
 pub const MANIFEST_BYTES_MAX: u64 = 4 << 20;
 

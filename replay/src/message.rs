@@ -30,6 +30,8 @@ pub enum Inbound {
     },
     /// To the debugger that is attached to the vCPU process.
     Debugger(ToDebugger),
+    /// Replay: what follows is the log from where [`Outbound::Rewind`] asked for.
+    Rewound,
 }
 
 /// What an attached debugger is told.
@@ -126,6 +128,21 @@ pub enum Control {
         /// The listening socket is the next message on the control socket.
         listens: bool,
     },
+    /// Replay: go to this place, back or forward, and pause there. Acknowledged on arrival.
+    Seek {
+        /// Instructions retired.
+        icount: Icount,
+    },
+    /// Replay: pause when the run comes here; once.
+    Break {
+        /// Instructions retired.
+        icount: Icount,
+    },
+    /// Replay: forget such a place; all of them if none is named.
+    DeleteBreak {
+        /// Instructions retired.
+        icount: Option<Icount>,
+    },
 }
 
 /// vCPU → broker.
@@ -170,6 +187,12 @@ pub enum Outbound {
     },
     /// What the attached debugger asks or does.
     Debugger(FromDebugger),
+    /// Replay: the machine went to another place; send the log again from behind this many events, after
+    /// [`Inbound::Rewound`].
+    Rewind {
+        /// Events of the log that were applied before that place.
+        events: u64,
+    },
     /// The machine stands still until this back-end answers; none: it has.
     Waiting {
         /// The device.
@@ -184,6 +207,8 @@ pub enum PauseReason {
     Stopped,
     /// A debugger asked for it; it may let the machine run on by itself.
     Debugger,
+    /// A replay has arrived where it was to go, or to stop.
+    Place,
     /// The replay has reached the end of the log.
     EndOfLog,
     /// The guest ended, and the machine was told to stay (`-no-shutdown`).

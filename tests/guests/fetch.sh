@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes the Debian guests of the `debian` tests: vmlinuz-cloud, vmlinuz-generic and initrd.gz.
+# Makes the Debian guests of the `debian` tests: vmlinuz-cloud, vmlinuz-generic, initrd.gz, and initrd-io.gz, which also
+# has the cloud kernel's drivers of disks, networks and other virtio devices, mkfs.ext4, and the jobs that use them.
 #
 #   tests/guests/fetch.sh      into $REPRISE_GUESTS, or target/guests
 #
@@ -8,8 +9,9 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 dir=${REPRISE_GUESTS:-$here/../../target/guests}
-recipe=$(cat "$here/fetch.sh" "$here/init" | sha256sum | cut -c1-16)
+recipe=$(cat "$here/fetch.sh" "$here/init" "$here/jobs" | sha256sum | cut -c1-16)
 if [ "$(cat "$dir/recipe" 2>/dev/null)" = "$recipe" ]; then
+    touch "$dir/recipe"
     echo "guests are in $dir"
     exit 0
 fi
@@ -53,8 +55,40 @@ cp "$(find "$root/busybox-static" -path '*bin/busybox' | head -1)" "$root/initrd
 ln -s busybox "$root/initrd/bin/sh"
 cp "$here/init" "$root/initrd/init"
 chmod +x "$root/initrd/init"
-# Renamed into place: a machine that is booting must not see half a file.
-(cd "$root/initrd" && find . | LC_ALL=C sort | cpio -o -H newc --quiet --reproducible | gzip -9n) > "$dir/initrd.new"
+
+# The drivers, in the order of dependency; ext4 and the keyboard are built in.
+release=$(basename "$(ls -d "$root"/linux-image-*cloud*/lib/modules/*)")
+io=$root/io
+mkdir -p "$io/lib/modules/$release/io" "$io/sbin" "$io/etc" "$io/lib64" "$io/lib/x86_64-linux-gnu"
+number=10
+for module in virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_blk failover net_failover \
+    virtio_net virtio_console virtio-rng evdev serio_raw; do
+    cp "$(find "$root/linux-image-$release/lib/modules" -name "$module.ko")" \
+        "$io/lib/modules/$release/io/$number-$module.ko"
+    number=$((number + 1))
+done
+# mkfs.ext4: busybox's makes no journal. Its libraries lie where its loader looks for them.
+fetch e2fsprogs
+cp "$root/e2fsprogs/sbin/mke2fs" "$io/sbin/mkfs.ext4"
+cp "$root/e2fsprogs/etc/mke2fs.conf" "$io/etc"
+for package in libext2fs2 libcom-err2 libblkid1 libuuid1 libc6; do
+    fetch "$package"
+done
+cp -L "$root/libc6/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2" "$io/lib64"
+for library in libext2fs.so.2 libe2p.so.2 libcom_err.so.2 libblkid.so.1 libuuid.so.1 libc.so.6; do
+    cp -L "$(find "$root" -path "*/x86_64-linux-gnu/$library" | head -1)" "$io/lib/x86_64-linux-gnu"
+done
+cp "$here/jobs" "$io/jobs"
+
+# pack DIRECTORY: as an initial RAM disk, to stdout.
+pack() {
+    (cd "$1" && find . | LC_ALL=C sort | cpio -o -H newc --quiet --reproducible | gzip -9n)
+}
+
+# Renamed into place: a machine that is booting must not see half a file. The kernel unpacks one archive after the other.
+pack "$root/initrd" > "$dir/initrd.new"
+{ cat "$dir/initrd.new"; pack "$io"; } > "$dir/initrd-io.new"
 mv "$dir/initrd.new" "$dir/initrd.gz"
+mv "$dir/initrd-io.new" "$dir/initrd-io.gz"
 echo "$recipe" > "$dir/recipe"
 echo "guests are in $dir"

@@ -306,7 +306,10 @@ impl Guest {
 
     /// Digests of registers and of memory: equal in equal machines.
     pub fn digests(&mut self) -> (u64, u64) {
-        (digest::registers(&self.core), self.memory_digest.update(&mut self.core))
+        self.core.cpu.tlb.drop_fast_writes();
+        let written = self.core.mem.ram.take_dirty();
+        self.memory_digest.note(&written);
+        (digest::registers(&self.core), self.memory_digest.update(&self.core))
     }
 
     /// What was pushed for the default handler that the guest halted in.

@@ -4,6 +4,7 @@
 //! test's directory and children), `guests`, then the tests by subject.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+#![allow(dead_code, reason = "the harness is shared with other test programs, which use more of it")]
 
 mod bad_input;
 mod damage;
@@ -16,8 +17,11 @@ mod killed;
 mod lab;
 mod load;
 mod monitor;
+#[path = "../program/monitor_client.rs"]
+mod monitor_client;
 #[path = "../program/process.rs"]
 mod process;
 mod progress;
 mod replaying;
+mod seeking;
 mod stub;

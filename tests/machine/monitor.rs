@@ -2,64 +2,9 @@
 
 use crate::guests::{self, lines};
 use crate::lab::{Lab, PATIENCE};
+pub use crate::monitor_client::Monitor;
 use crate::process::Child;
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
-use std::path::Path;
-use std::time::{Duration, Instant};
-
-const PROMPT: &str = "(reprise) ";
-
-/// A client of a monitor on a UNIX socket.
-pub struct Monitor {
-    stream: UnixStream,
-}
-
-impl Monitor {
-    /// Connects as soon as the socket is there, and reads the greeting.
-    pub fn connect(path: &Path) -> Monitor {
-        let deadline = Instant::now() + PATIENCE;
-        let stream = loop {
-            match UnixStream::connect(path) {
-                Ok(stream) => break stream,
-                Err(error) => assert!(Instant::now() < deadline, "{}: {error}", path.display()),
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        };
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut monitor = Monitor { stream };
-        let greeting = monitor.answer();
-        assert!(greeting.contains("monitor"), "{greeting}");
-        monitor
-    }
-
-    pub fn send(&mut self, line: &str) {
-        self.stream.write_all(format!("{line}\n").as_bytes()).unwrap();
-    }
-
-    fn answer(&mut self) -> String {
-        let mut text = vec![];
-        let mut byte = [0];
-        while !text.ends_with(PROMPT.as_bytes()) {
-            let count = self.stream.read(&mut byte).unwrap();
-            assert_eq!(count, 1, "the monitor closed: {}", String::from_utf8_lossy(&text));
-            text.extend(byte);
-        }
-        text.truncate(text.len() - PROMPT.len());
-        String::from_utf8(text).unwrap().replace("\r\n", "\n")
-    }
-
-    pub fn ask(&mut self, line: &str) -> String {
-        self.send(line);
-        self.answer()
-    }
-
-    /// The instruction count of `info replay`.
-    fn icount(&mut self) -> u64 {
-        let text = self.ask("info replay");
-        text.trim_end().rsplit_once("= ").unwrap().1.parse().unwrap_or_else(|_| panic!("{text}"))
-    }
-}
+use std::time::Duration;
 
 fn start(lab: &Lab, line: &str) -> (Child, Monitor) {
     lab.write("k", guests::ticker());

@@ -131,6 +131,13 @@ impl Child {
         stdin.write_all(bytes).unwrap_or_else(|error| panic!("{}: typing: {error}", self.words));
     }
 
+    /// Types unless it has just ended.
+    pub fn try_type(&mut self, bytes: &[u8]) {
+        if let Some(stdin) = &mut self.stdin {
+            let _ = stdin.write_all(bytes);
+        }
+    }
+
     pub fn close_input(&mut self) {
         self.stdin = None;
     }

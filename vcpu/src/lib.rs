@@ -15,6 +15,7 @@ pub mod load;
 pub mod mem;
 pub mod probe;
 pub mod run;
+pub mod snapshot;
 pub mod softfp;
 pub mod state;
 pub mod system;

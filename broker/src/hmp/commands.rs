@@ -99,6 +99,16 @@ pub(super) fn stop(context: &mut Context<'_>, _: &Args) {
     }
 }
 
+impl Context<'_> {
+    /// Waits for a request to be done, or says why it is not.
+    fn wait_for(&mut self, requested: Result<Option<Ticket>, String>) {
+        match requested {
+            Ok(ticket) => self.wait = ticket,
+            Err(why) => self.error(&why),
+        }
+    }
+}
+
 pub(super) fn cont(context: &mut Context<'_>, _: &Args) {
     match context.host.cont() {
         Ok(ticket) => context.wait = ticket,
@@ -182,7 +192,14 @@ pub(super) fn loadvm(context: &mut Context<'_>, args: &Args) {
     let tag = args.text("name").unwrap_or_default().to_owned();
     match context.host.start_snapshot() {
         _ if tag.is_empty() => context.line("loadvm: string expected"),
-        Some((name, _)) if *name == tag => context.error("loading a snapshot is not supported yet"),
+        Some((name, _)) if *name == tag => match context.host.replay_status().mode {
+            // The name of the start of the recording.
+            Mode::Replay => {
+                let went = context.host.seek(0);
+                context.wait_for(went);
+            }
+            Mode::Plain | Mode::Record => context.error("loading a snapshot is not supported yet"),
+        },
         _ => context.error(&format!("Snapshot '{tag}' does not exist in one or more devices")),
     }
 }
@@ -206,22 +223,31 @@ pub(super) fn replay_break(context: &mut Context<'_>, args: &Args) {
         Mode::Replay if icount < status.icount => {
             context.line("cannot set breakpoint at the instruction in the past");
         }
-        Mode::Replay => context.error("replay breakpoints are not supported yet"),
+        Mode::Replay => {
+            let set = context.host.set_break(icount);
+            context.wait_for(set);
+        }
         Mode::Plain | Mode::Record => context.line("setting the breakpoint is allowed only in play mode"),
     }
 }
 
 pub(super) fn replay_delete_break(context: &mut Context<'_>, _: &Args) {
     match context.host.replay_status().mode {
-        // There is none to delete.
-        Mode::Replay => {}
+        Mode::Replay => {
+            let deleted = context.host.delete_break(None);
+            context.wait_for(deleted);
+        }
         Mode::Plain | Mode::Record => context.line("replay breakpoints are allowed only in play mode"),
     }
 }
 
-pub(super) fn replay_seek(context: &mut Context<'_>, _: &Args) {
+pub(super) fn replay_seek(context: &mut Context<'_>, args: &Args) {
+    let icount = args.integer("icount").unwrap_or(0) as u64;
     match context.host.replay_status().mode {
-        Mode::Replay => context.error("seeking is not supported yet"),
+        Mode::Replay => {
+            let went = context.host.seek(icount);
+            context.wait_for(went);
+        }
         Mode::Plain | Mode::Record => context.line("replay must be enabled to seek"),
     }
 }

@@ -65,6 +65,12 @@ pub trait Host {
     fn stop(&mut self) -> Result<Option<Ticket>, String>;
     /// Lets it run.
     fn cont(&mut self) -> Result<Option<Ticket>, String>;
+    /// In a replay: goes to a place, back or forward, and pauses there; done on arrival.
+    fn seek(&mut self, icount: u64) -> Result<Option<Ticket>, String>;
+    /// In a replay: pauses when it comes to a place.
+    fn set_break(&mut self, icount: u64) -> Result<Option<Ticket>, String>;
+    /// In a replay: forgets such a place, or all.
+    fn delete_break(&mut self, icount: Option<u64>) -> Result<Option<Ticket>, String>;
     /// Ends the run.
     fn quit(&mut self);
     /// Starts the back-end of a device again.

@@ -256,6 +256,15 @@ pub(crate) mod tests {
             self.status = RunStatus::Running;
             Ok(None)
         }
+        fn seek(&mut self, _icount: u64) -> Result<Option<Ticket>, String> {
+            Ok(None)
+        }
+        fn set_break(&mut self, _icount: u64) -> Result<Option<Ticket>, String> {
+            Ok(None)
+        }
+        fn delete_break(&mut self, _icount: Option<u64>) -> Result<Option<Ticket>, String> {
+            Ok(None)
+        }
         fn quit(&mut self) {
             self.quit = true;
         }

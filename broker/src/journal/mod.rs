@@ -58,11 +58,19 @@ pub trait Journal {
 
     /// A line that the user should see now, if there is one.
     fn take_warning(&mut self) -> Option<String>;
+
+    /// The vCPU went to another place: sends the log again from behind the first `events` events.
+    fn rewind(&mut self, _lane: &mut BrokerEnd, _events: u64) -> Result<(), JournalError> {
+        Err(JournalError::NoLog)
+    }
 }
 
 /// What can go wrong with a journal.
 #[derive(Debug, Error)]
 pub enum JournalError {
+    /// There is no log to go back in.
+    #[error("only a replay can go back in its log")]
+    NoLog,
     /// The lane to the vCPU process is of no more use.
     #[error(transparent)]
     Lane(#[from] LaneError),

@@ -5,7 +5,7 @@ use replay::event::{Event, ShutdownCause, Stamped};
 use replay::lane::{BrokerEnd, RING_BYTES};
 use replay::log::{Ending, Reader, Step};
 use replay::message::{Control, Inbound, LogEnding, Offer};
-use replay::recording::Recording;
+use replay::recording::{Recording, RecordingError};
 use replay::setup::Mode;
 use replay::time::Icount;
 use std::fs::File;
@@ -20,6 +20,8 @@ pub struct Playback<R: Read = BufReader<File>> {
     ending: Ending,
     warning: Option<String>,
     sent_all: bool,
+    /// Opens the log once more.
+    open_again: fn(&Recording) -> Result<Reader<R>, RecordingError>,
 }
 
 impl Playback<BufReader<File>> {
@@ -29,14 +31,16 @@ impl Playback<BufReader<File>> {
     pub fn open(recording: Recording) -> Result<Playback, JournalError> {
         let ending = recording.survey_log()?.ending;
         let reader = recording.open_log()?;
-        Ok(Playback::with_reader(recording, reader, ending))
+        let open_again = Recording::open_log;
+        Ok(Playback { open_again, ..Playback::with_reader(recording, reader, ending) })
     }
 }
 
 impl<R: Read> Playback<R> {
     /// Plays a given log, whose survey found `ending`.
     pub fn with_reader(recording: Recording, reader: Reader<R>, ending: Ending) -> Playback<R> {
-        let mut playback = Playback { recording, reader, ending, warning: None, sent_all: false };
+        let open_again = |recording: &Recording| Err(RecordingError::NoLog(recording.path().into()));
+        let mut playback = Playback { recording, reader, ending, warning: None, sent_all: false, open_again };
         playback.warn();
         playback
     }
@@ -143,5 +147,19 @@ impl<R: Read> Journal for Playback<R> {
 
     fn take_warning(&mut self) -> Option<String> {
         self.warning.take()
+    }
+
+    fn rewind(&mut self, lane: &mut BrokerEnd, events: u64) -> Result<(), JournalError> {
+        self.reader = (self.open_again)(&self.recording)?;
+        for _ in 0..events {
+            self.reader
+                .next()
+                .map_err(|source| JournalError::Log { path: self.recording.log_path(), source })?;
+        }
+        self.sent_all = false;
+        lane.send(&Inbound::Rewound)?;
+        self.pump(lane)?;
+        lane.raise_attention();
+        Ok(())
     }
 }

@@ -77,6 +77,15 @@ fn block_arguments(plan: &Plan, index: u16, id: &str, disk: &Disk) -> Vec<String
     if disk.read_only {
         arguments.push("--read-only".to_owned());
     }
+    // A recording pays under one percent for it, and has what the guest wrote when the process is killed.
+    let restartable = match plan.mode {
+        Mode::Plain => plan.restarts_disks,
+        Mode::Record => true,
+        Mode::Replay => false,
+    };
+    if restartable && writes_to_file(disk) {
+        arguments.push("--restartable".to_owned());
+    }
     let mut add = |name: &str, value: String| arguments.push(format!("--{name}={value}"));
     if let Some(serial) = &disk.serial {
         add("serial", serial.clone());

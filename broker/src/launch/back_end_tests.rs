@@ -18,6 +18,7 @@ fn plan(line: &str, mode: Mode) -> Plan {
         digest_interval: 0,
         log: LogSettings::default(),
         layers: (mode == Mode::Record).then(|| "/r/disks.new".into()),
+        restarts_disks: options.on_device_exit == crate::cli::options::DeviceExit::Pause,
         running: false,
         limits,
         servers,
@@ -40,7 +41,11 @@ fn a_disk_in_each_mode() {
     let rest = "--num-queues=1 --discard=ignore --cache=writeback";
     for (line, mode, wanted) in [
         (line, Mode::Plain, format!("--image=/d --format=qcow2 {rest}")),
-        (line, Mode::Record, format!("--image=/d --format=qcow2 --layer=/r/disks.new/x.qcow2 {rest}")),
+        (
+            line,
+            Mode::Record,
+            format!("--image=/d --format=qcow2 --layer=/r/disks.new/x.qcow2 --restartable {rest}"),
+        ),
         (line, Mode::Replay, format!("--image=/d --format=qcow2 --snapshot {rest}")),
         ("-drive file=/d,if=virtio,snapshot=on", Mode::Plain, format!("--image=/d --snapshot {rest}")),
         ("-drive file=/d,if=virtio,readonly=on", Mode::Record, format!("--image=/d --read-only {rest}")),
@@ -74,6 +79,20 @@ fn a_disk_that_is_started_again_has_its_layer() {
     let BackEnd::Process(program) = BackEnd::of(&plan, 1) else { panic!() };
     assert_eq!(program.arguments[..2], ["--image=/r/disks/x.qcow2", "--format=qcow2"]);
     assert!(!program.arguments.iter().any(|word| word.starts_with("--layer")));
+}
+
+#[test]
+fn a_disk_that_may_die_can_be_started_again() {
+    let line = "-action device-exit=pause -drive file=/d,format=raw,if=virtio,id=x";
+    for (more, mode, wanted) in [
+        ("", Mode::Plain, true),
+        ("", Mode::Record, true),
+        ("", Mode::Replay, false),
+        (",readonly=on", Mode::Plain, false),
+    ] {
+        let text = back_end(&format!("{line}{more}"), mode);
+        assert_eq!(text.contains("--restartable"), wanted, "{text}");
+    }
 }
 
 #[test]

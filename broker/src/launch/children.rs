@@ -102,7 +102,7 @@ impl Children {
         let mut member = self.members.remove(at);
         member.signal(Signal::SIGTERM);
         member.signal(Signal::SIGCONT);
-        let deadline = Instant::now() + DEVICE_TERM_TIMEOUT;
+        let deadline = Instant::now() + DEVICE_FINISH_TIMEOUT;
         while member.poll().is_none() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -179,6 +179,9 @@ impl Children {
     }
 }
 
+/// How long one device process may take that is ended in order while the machine stands still: a little more than it promises
+/// to take for its last output (docs/devices.md).
+const DEVICE_FINISH_TIMEOUT: Duration = Duration::from_secs(6);
 /// How long devices may take after SIGTERM.
 const DEVICE_TERM_TIMEOUT: Duration = Duration::from_millis(500);
 

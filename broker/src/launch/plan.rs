@@ -27,6 +27,8 @@ pub struct Plan {
     pub log: LogSettings,
     /// Where a recording's disks are written.
     pub layers: Option<PathBuf>,
+    /// A disk's process that dies is replaced by another (`-action device-exit=pause`).
+    pub restarts_disks: bool,
     /// The run has begun: layers exist.
     pub running: bool,
     /// Limits of sources of entropy, by device.

@@ -60,6 +60,8 @@ pub struct Tree {
     pub monitors: Vec<MonitorLink>,
     /// Process ids of the device processes, by device.
     pub pids: BTreeMap<u16, i32>,
+    /// Connections to back-ends of somebody else, by device, on which a hang-up is noticed.
+    pub foreign: BTreeMap<u16, UnixStream>,
     /// Hands descriptors to the running vCPU process.
     pub control: OwnedFd,
     /// The vCPU process's end of it.
@@ -85,6 +87,7 @@ pub fn start_devices(plan: &Plan, signals: &Signals) -> Result<Tree, LaunchError
         calls: Vec::new(),
         monitors: Vec::new(),
         pids: BTreeMap::new(),
+        foreign: BTreeMap::new(),
         control,
         control_theirs,
         lane_file,
@@ -194,6 +197,7 @@ impl Tree {
             BackEnd::Accept(path) => foreign::accept(id, &path, signals)?,
             BackEnd::None | BackEnd::Stream | BackEnd::Process(_) => return Ok(()),
         };
+        self.foreign.insert(index, host("duplicate a socket", socket.try_clone())?);
         self.sockets[usize::from(index)] = Some(socket);
         Ok(())
     }

@@ -55,6 +55,8 @@ pub struct Core {
     status: RunStatus,
     releases: Vec<Release>,
     divergence: Option<Divergence>,
+    /// The vCPU is at another place than it was.
+    rewound: bool,
     /// The back-end for which the machine stands still.
     waiting_for: Option<DeviceIndex>,
     /// Devices without a back-end.
@@ -89,6 +91,7 @@ impl Core {
             status: if start_paused { RunStatus::Prelaunch } else { RunStatus::Running },
             releases: Vec::new(),
             divergence: None,
+            rewound: false,
             waiting_for: None,
             lost: BTreeSet::new(),
             swaps: Vec::new(),
@@ -136,7 +139,11 @@ impl Core {
         while let Some(message) = self.lane.receive().map_err(|error| error.to_string())? {
             end = self.take(message)?.or(end);
         }
-        self.icount = self.icount.max(status.icount.0);
+        if std::mem::take(&mut self.rewound) {
+            self.icount = self.lane.status().map_err(|error| error.to_string())?.icount.0;
+        } else {
+            self.icount = self.icount.max(status.icount.0);
+        }
         if !self.closed {
             self.journal.flush(Icount(self.icount)).map_err(|error| error.to_string())?;
         }
@@ -166,16 +173,27 @@ impl Core {
             Outbound::Note { text } => eprintln!("reprise: {text}"),
             Outbound::Debugger(what) => return self.debugger_says(what),
             Outbound::Waiting { device } => self.waiting_for = device,
+            Outbound::Rewind { events } => {
+                self.journal.rewind(&mut self.lane, events).map_err(|error| error.to_string())?;
+                self.rewound = true;
+            }
         }
         Ok(None)
     }
 
     fn paused(&mut self, reason: PauseReason) -> Option<End> {
         match reason {
+            // Who asked knows it: a monitor, or a back-end that is being replaced.
             PauseReason::Stopped => None,
             PauseReason::Debugger => {
                 if self.status == RunStatus::Running {
                     self.status = RunStatus::Debug;
+                }
+                None
+            }
+            PauseReason::Place => {
+                if self.status == RunStatus::Running {
+                    self.status = RunStatus::Paused;
                 }
                 None
             }
@@ -541,6 +559,26 @@ impl Host for Core {
             RunStatus::Shutdown => Err("Resetting the Virtual Machine is required".to_owned()),
             RunStatus::InternalError => Err("the machine cannot go on".to_owned()),
         }
+    }
+
+    fn seek(&mut self, icount: u64) -> Result<Option<Ticket>, String> {
+        match self.status {
+            RunStatus::Running | RunStatus::Paused | RunStatus::Debug | RunStatus::Prelaunch => {
+                self.status = RunStatus::Running;
+                self.control(Control::Seek { icount: Icount(icount) })
+            }
+            RunStatus::Shutdown | RunStatus::Panicked | RunStatus::IoError | RunStatus::InternalError => {
+                Err("the machine cannot go on".to_owned())
+            }
+        }
+    }
+
+    fn set_break(&mut self, icount: u64) -> Result<Option<Ticket>, String> {
+        self.control(Control::Break { icount: Icount(icount) })
+    }
+
+    fn delete_break(&mut self, icount: Option<u64>) -> Result<Option<Ticket>, String> {
+        self.control(Control::DeleteBreak { icount: icount.map(Icount) })
     }
 
     fn quit(&mut self) {

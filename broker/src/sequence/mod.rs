@@ -32,6 +32,9 @@ const FAILURE_TIMEOUT: Duration = Duration::from_millis(300);
 /// How long to look for another child that died with, or before, the one that was seen.
 const BLAME_TIME: Duration = Duration::from_millis(30);
 
+/// How long a vCPU process may take to say why it could not start, when a back-end has hung up.
+const START_BLAME_TIME: Duration = Duration::from_secs(1);
+
 /// A run: everything that is waited for.
 pub struct Sequence<'a> {
     /// The machine's side.
@@ -59,6 +62,8 @@ struct Ready {
     signals: bool,
     calls: Vec<bool>,
     monitors: Vec<bool>,
+    /// Devices whose back-ends of somebody else have hung up.
+    hung_up: Vec<u16>,
 }
 
 impl Sequence<'_> {
@@ -108,6 +113,11 @@ impl Sequence<'_> {
         if let Some(error) = self.core.take_error() {
             return Some(End::Failed(error));
         }
+        for device in &ready.hung_up {
+            if let Some(end) = self.hung_up(*device) {
+                return Some(end);
+            }
+        }
         if self.children.reap()
             && let Some(end) = self.child_ended()
         {
@@ -135,6 +145,12 @@ impl Sequence<'_> {
                 PollFd::new(fd, flags)
             })
         });
+        let foreign_at = fds.len();
+        let mut foreign_devices = Vec::new();
+        for (device, socket) in self.swapper.foreign() {
+            foreign_devices.push(device);
+            fds.push(PollFd::new(socket.as_fd(), PollFlags::empty()));
+        }
         let mut monitor_at = Vec::new();
         for fd in monitor_fds {
             monitor_at.push(fd.is_some().then_some(fds.len()));
@@ -154,6 +170,10 @@ impl Sequence<'_> {
             doorbell: is_ready(&fds[0]),
             signals: is_ready(&fds[1]),
             calls: fds[2..calls_end].iter().map(is_ready).collect(),
+            hung_up: (foreign_devices.into_iter().zip(&fds[foreign_at..]))
+                .filter(|(_, fd)| is_ready(fd))
+                .map(|(device, _)| device)
+                .collect(),
             monitors: monitor_at.iter().map(|at| at.is_some_and(|at| is_ready(&fds[at]))).collect(),
         })
     }
@@ -258,6 +278,30 @@ impl Sequence<'_> {
         Some(End::Failed(text))
     }
 
+    /// A back-end that is somebody else's is gone: the run ends, or waits for it to come back.
+    fn hung_up(&mut self, device: u16) -> Option<End> {
+        let text = self.swapper.hung_up(device);
+        if self.core.asked_to_end().is_some() {
+            return None;
+        }
+        if self.core.is_starting() && self.children.wait(Role::Vcpu, START_BLAME_TIME) {
+            // It says more exactly in what it was left alone.
+            self.children.reap();
+            return self.child_ended();
+        }
+        if self.on_device_exit == DeviceExit::Pause {
+            return self.stop_without(device, &text);
+        }
+        self.end_after_failure();
+        Some(End::Failed(format!("{text}; the run ends")))
+    }
+
+    fn stop_without(&mut self, device: u16, text: &str) -> Option<End> {
+        let id = self.core.device_id(device).unwrap_or_default();
+        eprintln!("reprise: {text}; the machine is stopped: device_restart {id}, then cont");
+        self.core.lost_back_end(device).err().map(End::Failed)
+    }
+
     /// Stops the machine because a device process ended, if that is what happened; then the run goes on or not.
     fn pause_without_device(&mut self) -> Option<Option<End>> {
         if self.children.vcpu().is_some_and(|vcpu| vcpu.status().is_some()) {
@@ -267,14 +311,7 @@ impl Sequence<'_> {
         let (pid, text) = (member.pid(), member.describe_end());
         let device = self.swapper.device_of(pid)?;
         self.children.forget(pid);
-        let id = self.core.device_id(device).unwrap_or_default();
-        let loss = if self.swapper.is_written_disk(device) {
-            "; what the guest wrote and did not flush may be lost, and then a replay differs from there on"
-        } else {
-            ""
-        };
-        eprintln!("reprise: {text}; the machine is stopped: device_restart {id}, then cont{loss}");
-        Some(self.core.lost_back_end(device).err().map(End::Failed))
+        Some(self.stop_without(device, &text))
     }
 
     /// Lets the vCPU stamp the end, for the log's sake, if it does so at once.

@@ -18,6 +18,7 @@ use replay::setup::Mode;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 /// What a monitor asked for.
@@ -67,6 +68,8 @@ pub struct Swapper {
     control: OwnedFd,
     /// Process ids of the device processes, by device.
     pids: BTreeMap<u16, i32>,
+    /// Connections to back-ends of somebody else, by device. What they say is for the vCPU process; here only a hang-up counts.
+    foreign: BTreeMap<u16, UnixStream>,
     /// Devices that have had a process from the start.
     connected: BTreeSet<u16>,
     pending: Vec<Pending>,
@@ -74,23 +77,38 @@ pub struct Swapper {
 
 impl Swapper {
     /// For a running tree; `control` is its way to hand descriptors to the vCPU process.
-    pub fn new(plan: Plan, control: OwnedFd, pids: BTreeMap<u16, i32>) -> Swapper {
+    pub fn new(
+        plan: Plan,
+        control: OwnedFd,
+        pids: BTreeMap<u16, i32>,
+        foreign: BTreeMap<u16, UnixStream>,
+    ) -> Swapper {
         let connected = pids.keys().copied().collect();
-        Swapper { plan, control, pids, connected, pending: Vec::new() }
+        Swapper { plan, control, pids, foreign, connected, pending: Vec::new() }
+    }
+
+    /// Connections to watch for hang-ups.
+    pub fn foreign(&self) -> impl Iterator<Item = (u16, &UnixStream)> {
+        self.foreign.iter().map(|(device, socket)| (*device, socket))
+    }
+
+    /// The back-end of somebody else behind `device` has hung up: who it was, for the user.
+    pub fn hung_up(&mut self, device: u16) -> String {
+        self.foreign.remove(&device);
+        let choice = &self.plan.machine.devices[usize::from(device)];
+        let place = match &choice.kind {
+            DeviceKind::Foreign { socket } => socket.display().to_string(),
+            DeviceKind::Chardev
+            | DeviceKind::Block(_)
+            | DeviceKind::Net { .. }
+            | DeviceKind::Entropy { .. } => "its socket".to_owned(),
+        };
+        format!("the vhost-user back-end of device \"{}\" on '{place}' hung up", choice.id)
     }
 
     /// The device that a process serves.
     pub fn device_of(&self, pid: i32) -> Option<u16> {
         self.pids.iter().find(|(_, known)| **known == pid).map(|(device, _)| *device)
-    }
-
-    /// Whether a device is a disk in a file that the guest may write.
-    pub fn is_written_disk(&self, device: u16) -> bool {
-        let choice = self.plan.machine.devices.get(usize::from(device));
-        matches!(
-            choice.map(|choice| &choice.kind),
-            Some(DeviceKind::Block(disk)) if !disk.read_only && matches!(disk.image, Image::File { .. })
-        )
     }
 
     /// Whether the process is one that has not become a back-end yet.
@@ -159,7 +177,10 @@ impl Swapper {
             }
             BackEnd::Connect(path) => {
                 let socket = foreign::connect(id, &path).map_err(|error| text(&error))?;
-                return self.hand_over(device, socket.as_raw_fd(), calls).map(|()| Some(device));
+                let watched = socket.try_clone().map_err(|error| text(&error))?;
+                self.hand_over(device, socket.as_raw_fd(), calls)?;
+                self.foreign.insert(device, watched);
+                return Ok(Some(device));
             }
             BackEnd::Stream => {
                 let stream = self.stream_of(device).ok_or_else(|| format!("'{id}' has no stream"))?;

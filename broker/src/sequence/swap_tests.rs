@@ -24,6 +24,7 @@ pub(super) fn swapper(line: &str, mode: Mode, pids: BTreeMap<u16, i32>) -> (Swap
         digest_interval: 0,
         log: LogSettings::default(),
         layers: (mode == Mode::Record).then(|| "/nowhere".into()),
+        restarts_disks: options.on_device_exit == crate::cli::options::DeviceExit::Pause,
         running: true,
         limits,
         servers,
@@ -32,7 +33,7 @@ pub(super) fn swapper(line: &str, mode: Mode, pids: BTreeMap<u16, i32>) -> (Swap
     };
     let (ours, theirs) =
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
-    (Swapper::new(plan, ours, pids), theirs)
+    (Swapper::new(plan, ours, pids, BTreeMap::new()), theirs)
 }
 
 /// The device of one message on the control socket, and how many descriptors came with it.

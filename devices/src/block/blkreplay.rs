@@ -96,7 +96,12 @@ mod tests {
     use vm_memory::GuestAddress;
 
     fn order() -> (Blkreplay, GuestMemoryMmap) {
-        let behaviour = Behaviour { serial: [0; ID_BYTES], discard: Discard::Unmap, flush_to_disk: true };
+        let behaviour = Behaviour {
+            serial: [0; ID_BYTES],
+            discard: Discard::Unmap,
+            flush_to_disk: true,
+            restartable: false,
+        };
         let disk = Disk::new(open::open_memory(8192).unwrap(), behaviour, Complaints::new("test"));
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x10000)]).unwrap();
         (Blkreplay::new(disk, 2), memory)

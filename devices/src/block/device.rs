@@ -73,15 +73,23 @@ impl BlockDevice {
         let ring = &queues.rings[queue];
         let memory = queues.memory.memory();
         let mut done: Vec<Used> = Vec::with_capacity(BATCH_MAX);
-        let mut bytes = 0;
-        while done.len() < BATCH_MAX && bytes < BATCH_BYTES {
+        let (mut count, mut bytes, mut has_read) = (0, 0, false);
+        while count < BATCH_MAX && bytes < BATCH_BYTES {
             let Some(chain) = rings::pop_chain(queues, ring)? else { break };
             let request = Request::parse(&chain, &memory, &self.limits);
             bytes += weight(&request);
+            count += 1;
+            if has_read && changes(&request) && self.order.disk().is_restartable() {
+                // Read again after a death it would see this change.
+                rings::publish(queues, ring, &done)?;
+                done.clear();
+                has_read = false;
+            }
+            has_read |= matches!(request.operation, Ok(Operation::Read { .. }));
             done.push(self.order.perform(queue, &chain, &request, &memory)?);
         }
         rings::publish(queues, ring, &done)?;
-        Ok(done.len())
+        Ok(count)
     }
 
     fn serve_all(&mut self, queues: &Queues) -> Result<bool, String> {
@@ -105,6 +113,14 @@ impl BlockDevice {
                 Err(second) => Err(format!("{message}; {second}")),
             },
         }
+    }
+}
+
+/// Whether later requests may have another answer after this one.
+fn changes(request: &Request) -> bool {
+    match &request.operation {
+        Ok(Operation::Write { .. } | Operation::Discard(_) | Operation::WriteZeroes(_)) => true,
+        Ok(Operation::Read { .. } | Operation::Flush | Operation::GetId { .. }) | Err(_) => false,
     }
 }
 

@@ -34,6 +34,8 @@ pub struct Behaviour {
     pub discard: Discard,
     /// Whether FLUSH waits for the host's disk.
     pub flush_to_disk: bool,
+    /// What a request changed is the host's before the request is complete: it survives the death of this process.
+    pub restartable: bool,
 }
 
 /// An image and how it is to behave.
@@ -89,11 +91,24 @@ impl Disk {
 
     fn write(&mut self, offset: u64, from: &[Segment], memory: &GuestMemoryMmap) -> u8 {
         let Some(buffers) = buffers(from, memory) else { return IOERR };
-        let mut result = self.image.write(&buffers, offset);
-        if self.write_through && result.is_ok() {
-            result = self.image.flush(self.behaviour.flush_to_disk);
-        }
+        let result = self.image.write(&buffers, offset).and_then(|()| self.settle());
         self.status(result, || format!("write of {} bytes at byte {offset}", length(&buffers)))
+    }
+
+    /// After a change: what must be so before the request is complete.
+    fn settle(&mut self) -> io::Result<()> {
+        if self.write_through {
+            self.image.flush(self.behaviour.flush_to_disk)
+        } else if self.behaviour.restartable {
+            self.image.flush(false)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether the device may be asked again for what it did and gave back no answer to.
+    pub fn is_restartable(&self) -> bool {
+        self.behaviour.restartable
     }
 
     fn get_id(&mut self, into: &[Segment], memory: &GuestMemoryMmap) -> u8 {
@@ -110,10 +125,8 @@ impl Disk {
 
     fn zero(&mut self, what: &str, ranges: &[Range], unmap: impl Fn(&Range) -> bool) -> u8 {
         for range in ranges {
-            let mut result = self.image.write_zeroes(range.offset, range.length, unmap(range));
-            if self.write_through && result.is_ok() {
-                result = self.image.flush(self.behaviour.flush_to_disk);
-            }
+            let result = self.image.write_zeroes(range.offset, range.length, unmap(range));
+            let result = result.and_then(|()| self.settle());
             let status =
                 self.status(result, || format!("{what} of {} bytes at byte {}", range.length, range.offset));
             if status != OK {

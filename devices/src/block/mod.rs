@@ -82,6 +82,9 @@ struct Arguments {
     /// Serve nothing: write what this layer holds into the image below it, print how much, and exit.
     #[arg(long, value_name = "LAYER", exclusive = true)]
     commit: Option<PathBuf>,
+    /// Hand what a request changes to the host before the request is complete: another process may go on after this one dies.
+    #[arg(long)]
+    restartable: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -160,7 +163,12 @@ impl Arguments {
         if !matches!(self.logical_block_size, 512 | 1024 | 2048 | 4096) {
             return Err("--logical-block-size is 512, 1024, 2048 or 4096".into());
         }
-        Ok(Behaviour { serial, discard: self.discard, flush_to_disk: self.cache == Cache::Writeback })
+        Ok(Behaviour {
+            serial,
+            discard: self.discard,
+            flush_to_disk: self.cache == Cache::Writeback,
+            restartable: self.restartable,
+        })
     }
 
     /// The image below the layer, or that which is written to, and how a layer names it.

@@ -79,6 +79,7 @@ impl Console {
             let Some(mut request) = next else { break };
             any = true;
             bytes.clear();
+            self.port.outgoing.begin_request();
             request.take(queues, &mut bytes, self.port.outgoing.room())?;
             self.port.put(&bytes);
             if request.is_empty() {
@@ -98,6 +99,16 @@ impl Console {
             any = true;
         }
         if any { rings::notify(queues, ring) } else { Ok(()) }
+    }
+
+    /// Gives a request back of which the host has taken some bytes: whoever serves the ring next must not begin it again.
+    fn give_up_half_taken(&mut self, queues: &Queues) -> Result<(), String> {
+        let outgoing = &self.port.outgoing;
+        let begun = self.partial.as_ref().filter(|_| outgoing.is_begun_taken()).map(|request| request.head);
+        match outgoing.half_taken().or(begun) {
+            Some(head) => rings::complete(&queues.rings[TRANSMIT], head, 0),
+            None => Ok(()),
+        }
     }
 
     /// Moves input from the host into the driver's buffers, while there are both.
@@ -158,8 +169,11 @@ impl Backend for Console {
     fn finish(&mut self, queues: &Queues, deadline: Instant) -> Result<(), String> {
         loop {
             self.transmit(queues)?;
-            if self.port.is_flushed() || Instant::now() >= deadline {
+            if self.port.is_flushed() {
                 return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return self.give_up_half_taken(queues);
             }
             self.port.poller().drain(FINISH_STEP_MS);
         }

@@ -398,6 +398,7 @@ fn tell(machine: &mut Machine, reason: PauseReason) {
     (debugger.wants_stop, debugger.asked) = (false, false);
     let told = match reason {
         PauseReason::Stopped | PauseReason::Debugger => own.unwrap_or(signal(Signal::SIGINT)),
+        PauseReason::Place => own.unwrap_or(signal(Signal::SIGTRAP)),
         PauseReason::EndOfLog => {
             debugger.holds = true;
             BaseStopReason::ReplayLog { tid: Some(()), pos: ReplayLogPosition::End }

@@ -2,7 +2,8 @@
 //!
 //! RAM lies at guest physical 0…3 GiB and from 4 GiB on; the hole between is reserved but inaccessible.
 //! Everything that writes RAM goes through here or through a TLB entry with `FAST_WRITE`, so the notes
-//! about dirty pages and pages with decoded code are exact.
+//! about dirty pages and pages with decoded code are exact. The exception is a back-end with `window=off`, in a run that is not
+//! recorded: `virtio::watch` notes what it may write.
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -10,7 +11,7 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 use nix::unistd::{Whence, lseek};
 use std::fs::File;
 use std::num::NonZeroUsize;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap};
@@ -191,6 +192,42 @@ impl Ram {
         hit
     }
 
+    /// Notes that somebody who shares RAM writes, or has written, `len` bytes at `gpa`.
+    pub fn note_shared_write(&mut self, gpa: u64, len: u64) {
+        if self.contains_range(gpa, len) {
+            self.note_range(gpa, len);
+        }
+    }
+
+    fn note_range(&mut self, gpa: u64, len: u64) {
+        let mut at = gpa;
+        while at < gpa + len {
+            let end = ((at | (PAGE_SIZE - 1)) + 1).min(gpa + len);
+            self.note_write(at, end - at);
+            at = end;
+        }
+    }
+
+    /// Notes that somebody who shares RAM may have written to any decoded code.
+    pub fn note_all_code_stale(&mut self) {
+        let pages = self.code_granules.iter().enumerate();
+        self.stale_code.extend(pages.filter(|(_, granules)| **granules != 0).map(|(page, _)| page as u64));
+    }
+
+    /// Pieces of RAM for a process that shares it: guest physical address, bytes, offset in the file.
+    pub fn pieces(&self) -> Vec<(u64, u64, u64)> {
+        let mut pieces = vec![(0, self.low_end, 0)];
+        if self.high_end > 0 {
+            pieces.push((HIGH_RAM_START, self.high_end - HIGH_RAM_START, self.low_end));
+        }
+        pieces
+    }
+
+    /// The file behind RAM.
+    pub fn fd(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+
     fn mark_dirty(&mut self, page: u64) {
         let dirty = &mut self.dirty[page as usize];
         if !*dirty {
@@ -305,12 +342,7 @@ impl Ram {
         if !self.contains_range(gpa, len) {
             return false;
         }
-        let mut at = gpa;
-        while at < gpa + len {
-            let end = ((at | (PAGE_SIZE - 1)) + 1).min(gpa + len);
-            self.note_write(at, end - at);
-            at = end;
-        }
+        self.note_range(gpa, len);
         // SAFETY: destination in the mapping (checked), source a Rust slice; they cannot overlap.
         unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), self.pointer(gpa, len), from.len()) };
         true

@@ -7,6 +7,7 @@
 //! Entries go only by a flush, never by lack of room, so their set depends on the guest alone.
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use serde::{Deserialize, Serialize};
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
 
@@ -34,6 +35,15 @@ pub mod entry {
     pub const PAGE: u64 = 0x0000_ffff_ffff_f000;
     /// Must equal the linear address's bits 48…63.
     pub const SIGN: u64 = 0xffff_0000_0000_0000;
+}
+
+/// The state of a [`Tlb`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedTlb {
+    slots: Vec<u64>,
+    values: Vec<u64>,
+    huge_regions: Vec<u64>,
+    large_slots: u64,
 }
 
 const TABLE_SLOTS: usize = 1 << 36;
@@ -246,6 +256,37 @@ impl Tlb {
             }
             *place & entry::FAST_WRITE != 0
         });
+    }
+
+    /// Everything that decides what later accesses and flushes do.
+    pub fn save(&self) -> SavedTlb {
+        let (slots, values) = self.entries().into_iter().unzip();
+        let mut huge_regions = self.huge_regions.clone();
+        huge_regions.sort_unstable();
+        SavedTlb { slots, values, huge_regions, large_slots: self.large_slots }
+    }
+
+    /// Takes a saved state; false if it cannot be one.
+    pub fn restore(&mut self, saved: &SavedTlb) -> bool {
+        self.flush_all();
+        self.drop_fast_writes();
+        let fits = |(&slot, &value): (&u64, &u64)| {
+            slot < TABLE_SLOTS as u64 && value & entry::PRESENT != 0 && value & (7 | entry::FAST_WRITE) == 0
+        };
+        let entries = || saved.slots.iter().zip(&saved.values);
+        let right = saved.slots.len() == saved.values.len() && entries().all(fits);
+        if !right || !matches!(saved.large_slots, 512 | 1024) {
+            return false;
+        }
+        for (&slot, &value) in entries() {
+            // SAFETY: the slot is below 2^36 (checked above).
+            unsafe { *self.table.as_ptr().add(slot as usize) = value };
+            let list = if value & entry::GLOBAL != 0 { &mut self.global } else { &mut self.local };
+            list.push(slot);
+        }
+        self.huge_regions.clone_from(&saved.huge_regions);
+        self.large_slots = saved.large_slots;
+        true
     }
 
     /// All entries as (slot, entry without `FAST_WRITE`), sorted: machine state.

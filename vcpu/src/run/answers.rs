@@ -4,10 +4,10 @@ use super::error::RunError;
 use super::machine::Machine;
 use crate::virtio::service::Progress;
 use crate::virtio::{BackEnd, Tag};
-use crate::window::requests::Done;
 use replay::device::{DeviceKind, Policy};
 use replay::digest;
 use replay::event::{DeviceIndex, Event, Payload, UsedEntry};
+use std::collections::VecDeque;
 
 /// Whether an event's answers can go into RAM.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +36,27 @@ impl Machine {
     /// Whether a device is behind a virtio function.
     pub fn is_virtio(&self, device: DeviceIndex) -> bool {
         self.service.function_of(device).is_some()
+    }
+
+    /// Disks that have requests of the guest, and how many they have answered so far.
+    pub fn disks_at_work(&self) -> Vec<(DeviceIndex, u64)> {
+        self.service.disks_at_work()
+    }
+
+    /// Whether the back-end of a device has guest RAM itself: nothing of it comes out of a window.
+    pub fn shares_ram(&self, device: DeviceIndex) -> bool {
+        self.service.shares_ram(device)
+    }
+
+    /// Notes what back-ends that share guest RAM may have written.
+    pub fn watch_shared(&mut self) -> Result<(), RunError> {
+        Ok(self.service.watch_shared(&mut self.core)?)
+    }
+
+    /// The event of a signal from a back-end that shares guest RAM.
+    pub fn shared_signal(&self, device: DeviceIndex, queue: u16) -> Option<Event> {
+        let queue = self.service.guest_queue(device, queue)?;
+        Some(Event::QueueUsed { device, queue, entries: vec![] })
     }
 
     /// What the back-ends offer, as events. Before the first instruction.
@@ -103,6 +124,9 @@ impl Machine {
         entries: &[UsedEntry],
     ) -> Result<(), RunError> {
         let Some(index) = self.service.function_of(device) else { return Ok(()) };
+        if self.service.shares_ram(device) {
+            return Ok(self.service.signalled(&mut self.core, index, queue)?);
+        }
         let mut owned = Vec::new();
         for entry in entries {
             if let Payload::Digest(_) = entry.payload {
@@ -177,24 +201,23 @@ impl Machine {
             return Ok(Ready::Now);
         }
         self.service.reap(device)?;
-        let life = self.core.virtio.functions[index].queues[usize::from(queue)].life;
-        let tag = |entry: &UsedEntry| Tag { queue, head: entry.id, life };
-        let mut found = Vec::new();
-        for entry in &digests {
-            match self.service.staged_answer(device, tag(entry)) {
-                Some(done) => found.push((done.length, digest::of_bytes(&done.bytes))),
+        let state = &self.core.virtio.functions[index].queues[usize::from(queue)];
+        let tag = |head: u16| Tag { queue, head, life: state.life, number: state.in_flight[&head].number };
+        let tags: Vec<Tag> = digests.iter().map(|entry| tag(entry.id)).collect();
+        let mut found = VecDeque::new();
+        for tag in tags {
+            match self.service.kept_answer(device, tag)? {
+                Some(done) => found.push_back(done),
                 None => return Ok(Ready::Waiting(device)),
             }
         }
-        for (entry, (length, sum)) in digests.iter().zip(found) {
-            if entry.len != length || entry.payload != Payload::Digest(sum) {
-                return Ok(self.differing_answer(device, index, queue, entry, length, sum));
+        for (entry, done) in digests.iter().zip(&found) {
+            let sum = digest::of_bytes(&done.bytes);
+            if entry.len != done.length || entry.payload != Payload::Digest(sum) {
+                return Ok(self.differing_answer(device, index, queue, entry, done.length, sum));
             }
         }
-        for entry in digests {
-            let done: Option<Done<Tag>> = self.service.take_staged_answer(device, tag(entry));
-            self.answers.extend(done);
-        }
+        self.answers.extend(found);
         Ok(Ready::Now)
     }
 
@@ -226,6 +249,17 @@ impl Machine {
             expected: format!("{} bytes with digest {recorded:016x}", entry.len),
             found: format!("{length} bytes with digest {sum:016x}; was the image changed since?"),
         }
+    }
+
+    /// In a replay: keeps what the guest can be taken back to.
+    pub fn keep_past(&mut self) -> Result<(), RunError> {
+        self.keep_history();
+        self.service.keep_answers().map_err(|error| RunError::Setup(format!("cannot keep answers: {error}")))
+    }
+
+    /// A device that must answer before the guest can be taken elsewhere.
+    pub fn unanswered(&mut self) -> Result<Option<DeviceIndex>, RunError> {
+        Ok(self.service.unanswered()?)
     }
 
     /// The window of a device, for tests of what is outstanding.

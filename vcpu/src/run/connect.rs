@@ -3,7 +3,7 @@
 use super::consoles::{BackEnd as ConsoleBackEnd, Consoles};
 use super::error::RunError;
 use crate::virtio::capture::Capture;
-use crate::virtio::{BackEnd, Service, Tag};
+use crate::virtio::{BackEnd, Service, SharedBackEnd, Tag};
 use crate::window::requests::QueueShape;
 use crate::window::session::Session;
 use crate::window::{Console, DeviceWindow};
@@ -44,11 +44,17 @@ pub fn connect(setup: &VcpuSetup) -> Result<Outside, RunError> {
     let machine = &setup.machine;
     let mut of_consoles: Vec<Option<Box<dyn ConsoleBackEnd>>> = Vec::new();
     let mut of_functions: Vec<Option<Box<dyn BackEnd>>> = Vec::new();
+    let mut sharing = Vec::new();
     for (index, (device, fds)) in machine.devices.iter().zip(&setup.devices).enumerate() {
         let connected = take(device, fds, machine.queue_count(index as DeviceIndex))?;
         let (mut console, mut back_end) = (None, None);
         if let Some((socket, calls)) = connected {
-            if machine.function_of(index as DeviceIndex).is_some() {
+            let function =
+                machine.function_of(index as DeviceIndex).map(|function| &machine.functions[function]);
+            if function.is_some_and(|function| !function.window) {
+                let session = Session::connect(socket, calls, &device.id)?;
+                sharing.push((index as DeviceIndex, SharedBackEnd::new(session)));
+            } else if function.is_some() {
                 let shapes = shapes(&device.kind, calls.len());
                 let window = DeviceWindow::<Tag>::connect(socket, calls, &device.id, &shapes)?;
                 back_end = Some(Box::new(window) as Box<dyn BackEnd>);
@@ -63,6 +69,7 @@ pub fn connect(setup: &VcpuSetup) -> Result<Outside, RunError> {
         of_functions.push(back_end);
     }
     let mut service = Service::new(&machine.functions, of_functions);
+    sharing.into_iter().for_each(|(device, back_end)| service.share(device, back_end));
     for &(function, fd) in &setup.captures {
         let file = File::from(inherited(fd)?);
         if usize::from(function) >= machine.functions.len() {

@@ -65,6 +65,8 @@ struct Port {
 pub struct Consoles {
     ports: Vec<Option<Port>>,
     debug: Option<Port>,
+    /// What the guest writes is not shown.
+    hidden: bool,
 }
 
 impl Consoles {
@@ -78,6 +80,7 @@ impl Consoles {
         Consoles {
             ports: uarts.iter().map(|uart| uart.map(&mut port)).collect(),
             debug: debug.map(&mut port),
+            hidden: false,
         }
     }
 
@@ -125,16 +128,24 @@ impl Consoles {
         Ok(vec![])
     }
 
+    /// Hides what the guest writes from here on, or shows it.
+    pub fn hide(&mut self, hidden: bool) {
+        self.hidden = hidden;
+    }
+
     /// Sends what the guest wrote.
     pub fn flush(&mut self, chipset: &mut Chipset) -> Result<(), RunError> {
+        let hidden = self.hidden;
         for (uart, port) in self.ports.iter_mut().enumerate() {
             let bytes = chipset.take_uart_output(uart as u8);
-            if let (Some(Port { back_end: Some(back_end), .. }), false) = (port, bytes.is_empty()) {
+            if let (Some(Port { back_end: Some(back_end), .. }), false) = (port, hidden || bytes.is_empty()) {
                 back_end.transmit(&bytes)?;
             }
         }
         let bytes = chipset.take_debug_output();
-        if let (Some(Port { back_end: Some(back_end), .. }), false) = (&mut self.debug, bytes.is_empty()) {
+        if let (Some(Port { back_end: Some(back_end), .. }), false) =
+            (&mut self.debug, hidden || bytes.is_empty())
+        {
             back_end.transmit(&bytes)?;
         }
         Ok(())

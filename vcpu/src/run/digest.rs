@@ -8,6 +8,8 @@ use xxhash_rust::xxh3::Xxh3;
 
 /// A running digest of RAM: pages are hashed again only after they were written.
 pub struct RamDigest {
+    /// Pages written since the last update.
+    written: Vec<u64>,
     /// What every page adds to the sum, as of the last update.
     pages: Vec<u64>,
     sum: MemoryDigest,
@@ -16,13 +18,23 @@ pub struct RamDigest {
 impl RamDigest {
     /// For a RAM that spans `bytes` of guest physical addresses.
     pub fn new(bytes: u64) -> RamDigest {
-        RamDigest { pages: vec![0; (bytes / PAGE_SIZE) as usize], sum: MemoryDigest::default() }
+        RamDigest {
+            written: Vec::new(),
+            pages: vec![0; (bytes / PAGE_SIZE) as usize],
+            sum: MemoryDigest::default(),
+        }
     }
 
-    /// Digest of RAM now (`replay::digest` says how it is made).
-    pub fn update(&mut self, core: &mut Core) -> u64 {
-        core.cpu.tlb.drop_fast_writes();
-        for page in core.mem.ram.take_dirty() {
+    /// Notes pages that were written.
+    pub fn note(&mut self, pages: &[u64]) {
+        self.written.extend(pages);
+    }
+
+    /// Digest of RAM now, when every written page was noted (`replay::digest` says how it is made).
+    pub fn update(&mut self, core: &Core) -> u64 {
+        self.written.sort_unstable();
+        self.written.dedup();
+        for page in std::mem::take(&mut self.written) {
             let new = digest::of_page(page, core.mem.ram.page(page));
             let old = std::mem::replace(&mut self.pages[page as usize], new);
             self.sum.replace(old, new);

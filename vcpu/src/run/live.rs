@@ -8,6 +8,7 @@ use super::inputs::{Flow, Inputs};
 use super::machine::Machine;
 use super::pace::{HostClock, Pace};
 use super::patience::Stillness;
+use super::silence::Silence;
 use super::stall::Stall;
 use crate::chipset::rtc::Look;
 use crate::gdb;
@@ -28,6 +29,10 @@ const FLUSH_QUANTA: u32 = 16;
 const DATE_INTERVAL: Duration = Duration::from_millis(10);
 /// The same for a guest that reads a register of the time: it may be in the middle of reading them all.
 const DATE_INTERVAL_INSIDE: Duration = Duration::from_secs(1);
+/// Host time between two looks at disks that owe an answer.
+const SILENCE_INTERVAL: Duration = Duration::from_secs(1);
+/// Quanta between the same.
+const SILENCE_QUANTA: u32 = 4096;
 /// Longest sleep of a machine without a timer, in one piece.
 const SLEEP_MAX: Duration = Duration::from_secs(3600);
 
@@ -55,6 +60,9 @@ pub struct Live {
     /// Where the machine went idle and when on the host: being asked things does not make it sleep longer.
     idle_since: Option<(u64, Vtime, Duration)>,
     stall: Stall,
+    silence: Silence,
+    /// Devices that have another back-end, of which the journal does not know yet.
+    restarted: Vec<DeviceIndex>,
 }
 
 impl Live {
@@ -85,6 +93,8 @@ impl Live {
             date_told: None,
             idle_since: None,
             stall: Stall::default(),
+            silence: Silence::default(),
+            restarted: Vec::new(),
         };
         live.apply(machine, Event::Entropy { bytes: entropy.to_vec() })?;
         for offer in machine.offers()? {
@@ -120,7 +130,7 @@ impl Live {
                     }
                 }
                 Inbound::Debugger(message) => machine.debugger.take(message),
-                Inbound::Apply(_) | Inbound::LogEnds { .. } => {
+                Inbound::Apply(_) | Inbound::LogEnds { .. } | Inbound::Rewound => {
                     return Err(RunError::Setup("the broker sent a replay's message to a live run".into()));
                 }
             }
@@ -141,8 +151,17 @@ impl Live {
                 gdb::overruled(machine);
             }
             Control::Quit => flow = Flow::Leave,
-            Control::Reconnect { device } => machine.reconnect(device)?,
             Control::Debugger { listens } => machine.debugger_listens(listens, self.lane.waker())?,
+            Control::Reconnect { device } => {
+                machine.reconnect(device)?;
+                self.restarted.push(device);
+                // The signals of the back-end before it may be lost.
+                let queues = machine.description.queue_count(device);
+                self.offers.extend((0..queues).map(|queue| Offer::DeviceReady { device, queue }));
+            }
+            Control::Seek { .. } | Control::Break { .. } | Control::DeleteBreak { .. } => {
+                return Err(RunError::Setup("the broker asked a live run to seek".into()));
+            }
         }
         if self.paused {
             self.publish(machine, RunState::Paused);
@@ -174,6 +193,7 @@ impl Live {
             return Ok(flow);
         }
         self.idle_since = None;
+        self.silence.begin_anew();
         self.paused = false;
         self.pace = Pace::new(machine.icount(), self.clock.now());
         self.publish(machine, RunState::Running);
@@ -222,7 +242,9 @@ impl Live {
         let mut changed = false;
         while let Some(offer) = self.offers.pop_front() {
             let answers_of = match offer {
-                Offer::DeviceReady { device, .. } if machine.is_virtio(device) => {
+                Offer::DeviceReady { device, .. }
+                    if machine.is_virtio(device) && !machine.shares_ram(device) =>
+                {
                     machine.reap(device)?;
                     Some(device)
                 }
@@ -257,6 +279,9 @@ impl Live {
 
     fn event_of(&mut self, machine: &mut Machine, offer: &Offer) -> Result<Option<Event>, RunError> {
         Ok(match *offer {
+            Offer::DeviceReady { device, queue } if machine.shares_ram(device) => {
+                machine.shared_signal(device, queue)
+            }
             Offer::DeviceReady { device, .. } if machine.is_virtio(device) => machine.next_answer(device),
             Offer::DeviceReady { device, queue } => {
                 let entries = machine.consoles.take_input(&machine.core.chipset, device)?;
@@ -296,7 +321,8 @@ impl Live {
                 return Ok(flow);
             }
         }
-        let elapsed = if self.sleep || deadline.is_none() { self.sleep_until(start, ahead)? } else { ahead };
+        let elapsed =
+            if self.sleep || deadline.is_none() { self.sleep_until(machine, start, ahead)? } else { ahead };
         if self.receive(machine)? == Some(Flow::Leave) {
             return Ok(Flow::Leave);
         }
@@ -316,15 +342,22 @@ impl Live {
     }
 
     /// Sleeps until `ahead` has passed since `start` or the broker wants attention; host time since `start`.
-    fn sleep_until(&mut self, start: Duration, ahead: Duration) -> Result<Duration, RunError> {
+    fn sleep_until(
+        &mut self,
+        machine: &Machine,
+        start: Duration,
+        ahead: Duration,
+    ) -> Result<Duration, RunError> {
         loop {
-            let elapsed = self.clock.now().saturating_sub(start);
+            let now = self.clock.now();
+            self.silence.look(machine, now, &mut self.lane)?;
+            let elapsed = now.saturating_sub(start);
             if elapsed >= ahead {
                 return Ok(elapsed);
             }
-            if self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, Some(ahead - elapsed))?
-                == Wake::Attention
-            {
+            let left = ahead - elapsed;
+            let nap = if self.silence.is_expecting() { left.min(SILENCE_INTERVAL) } else { left };
+            if self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, Some(nap))? == Wake::Attention {
                 return Ok(elapsed);
             }
         }
@@ -353,10 +386,13 @@ impl Live {
     }
 
     fn periodic(&mut self, machine: &mut Machine) -> Result<(), RunError> {
-        self.quanta += 1;
+        self.quanta = self.quanta.wrapping_add(1);
         if self.quanta.is_multiple_of(FLUSH_QUANTA) {
             machine.flush_consoles()?;
             self.offer_waiting_again();
+        }
+        if self.quanta.is_multiple_of(SILENCE_QUANTA) {
+            self.silence.look(machine, self.clock.now(), &mut self.lane)?;
         }
         if self.auto && self.quanta.is_multiple_of(64) {
             let shift = machine.core.clock.shift();
@@ -371,6 +407,7 @@ impl Live {
 impl Inputs for Live {
     fn checkpoint(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
         self.publish(machine, RunState::Running);
+        machine.watch_shared()?;
         if self.receive(machine)? == Some(Flow::Leave) {
             return Ok(Flow::Leave);
         }
@@ -388,6 +425,9 @@ impl Inputs for Live {
             return if self.stillness.is_long() { self.stuck(machine) } else { Ok(Flow::Go) };
         }
         self.stillness = Stillness::default();
+        for device in std::mem::take(&mut self.restarted) {
+            self.journal(machine, Event::DeviceRestarted { device })?;
+        }
         if self.paused {
             return self.pause(machine, PauseReason::Stopped);
         }

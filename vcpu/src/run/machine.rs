@@ -9,6 +9,8 @@ use crate::chipset::rtc::Look;
 use crate::core::Core;
 use crate::gdb::Debugger;
 use crate::interp::{Interpreter, Stop};
+use crate::snapshot::History;
+use crate::snapshot::history::Place;
 use crate::system::entropy::Entropy;
 use crate::virtio::{Service, Tag};
 use crate::window::requests::Done;
@@ -62,6 +64,7 @@ pub struct Machine {
     control: Option<OwnedFd>,
     interpreter: Interpreter,
     memory_digest: RamDigest,
+    history: Option<History>,
     /// The monitor asked for a reset: what comes of it is decided where the guest's own resets are.
     reset_asked: bool,
     /// Who looks at the machine from outside.
@@ -84,6 +87,7 @@ impl Machine {
             control: outside.control,
             description: setup.machine.clone(),
             interpreter: Interpreter::default(),
+            history: None,
             reset_asked: false,
             debugger: Debugger::new(setup.mode),
             rtc_look: None,
@@ -170,6 +174,8 @@ impl Machine {
             back_end.reconnect(session)?;
         } else if let Some(back_end) = self.consoles.back_end(device) {
             back_end.reconnect(session)?;
+        } else if !self.service.reconnect_shared(&self.core, device, session)? {
+            return Err(RunError::Setup(format!("device {} had no back-end and cannot get one", choice.id)));
         }
         Ok(())
     }
@@ -185,9 +191,14 @@ impl Machine {
 
     /// Restarts the machine as its reset line does, and loads the kernel again.
     pub fn reset(&mut self) -> Result<(), RunError> {
+        // RAM is about to go from under them.
+        self.service.stop_all_shared()?;
         self.interpreter.forget_blocks();
         power_on::reset(&mut self.core, &self.description)?;
         self.memory_digest = RamDigest::new(span(&self.core));
+        if let Some(history) = &mut self.history {
+            history.note_all();
+        }
         Ok(())
     }
 
@@ -254,10 +265,73 @@ impl Machine {
         }
     }
 
+    /// Tells those who follow RAM which pages were written.
+    fn note_written(&mut self) {
+        self.core.cpu.tlb.drop_fast_writes();
+        let pages = self.core.mem.ram.take_dirty();
+        self.memory_digest.note(&pages);
+        if let Some(history) = &mut self.history {
+            history.note(&pages);
+        }
+    }
+
+    /// Keeps snapshots from here on.
+    pub fn keep_history(&mut self) {
+        self.history = Some(History::default());
+    }
+
+    /// The snapshots that are kept.
+    pub fn history(&self) -> Option<&History> {
+        self.history.as_ref()
+    }
+
+    /// Whether nothing is on its way that a snapshot would not hold.
+    pub fn is_quiet(&self) -> bool {
+        !self.has_effects() && self.answers.is_empty() && self.rtc_look.is_none()
+    }
+
+    /// Takes a snapshot; `events`: events of the log that were applied.
+    pub fn take_snapshot(&mut self, events: u64) -> Result<(), RunError> {
+        self.flush_consoles()?;
+        self.note_written();
+        let here = Place { icount: self.icount(), events };
+        if let Some(history) = &mut self.history {
+            history.take(&self.core, here);
+        }
+        Ok(())
+    }
+
+    /// The machine is where a snapshot may be: what is written from here on counts from it.
+    pub fn pass_snapshot(&mut self, events: u64) {
+        self.note_written();
+        let here = Place { icount: self.icount(), events };
+        if let Some(history) = &mut self.history {
+            history.pass(here);
+        }
+    }
+
+    /// Goes back, or forward, to a snapshot.
+    pub fn restore_snapshot(&mut self, place: Place) -> Result<(), RunError> {
+        self.flush_consoles()?;
+        self.note_written();
+        if let Some(history) = &mut self.history {
+            history.restore(&mut self.core, place).map_err(|error| RunError::Setup(error.to_string()))?;
+        }
+        // The pages that were put back are new to the digest, and are no writes of the guest.
+        let pages = self.core.mem.ram.take_dirty();
+        self.memory_digest.note(&pages);
+        self.reset_asked = false;
+        self.rtc_look = None;
+        self.answers.clear();
+        self.interpreter.forget_blocks();
+        Ok(())
+    }
+
     /// Digests of all state. Console output goes out first: how much of it waits depends on the host.
     pub fn digests(&mut self) -> Result<Digests, RunError> {
         self.flush_consoles()?;
-        Ok((digest::registers(&self.core), self.memory_digest.update(&mut self.core)))
+        self.note_written();
+        Ok((digest::registers(&self.core), self.memory_digest.update(&self.core)))
     }
 
     /// Sends what the guest wrote to its consoles.

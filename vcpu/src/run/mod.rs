@@ -4,6 +4,7 @@
 //! host, journaled) and `playback` (from the log). `process` is the entry of `reprise vcpu`.
 
 pub mod answers;
+mod comparison;
 pub mod connect;
 pub mod consoles;
 pub mod digest;
@@ -16,5 +17,7 @@ mod patience;
 pub mod playback;
 pub mod power_on;
 pub mod process;
+mod seek;
+mod silence;
 mod stall;
 pub mod vtime;

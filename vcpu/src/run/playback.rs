@@ -6,6 +6,7 @@ use super::inputs::{Flow, Inputs};
 use super::machine::Machine;
 use super::pace::HostClock;
 use super::patience::{Patience, Stillness};
+use super::seek::{Goal, Seek};
 use super::stall::Stall;
 use crate::gdb;
 use crate::state::rflags;
@@ -27,7 +28,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 const FLUSH_QUANTA: u32 = 4;
 
 /// What the log says comes next.
-enum Next {
+pub(super) enum Next {
     Event(Stamped),
     /// The log holds no more events.
     End(u64),
@@ -35,19 +36,20 @@ enum Next {
 
 /// Inputs from the log.
 pub struct Playback {
-    lane: VcpuEnd,
-    clock: Box<dyn HostClock>,
-    ahead: VecDeque<Next>,
-    paused: bool,
+    pub(super) lane: VcpuEnd,
+    pub(super) clock: Box<dyn HostClock>,
+    pub(super) ahead: VecDeque<Next>,
+    pub(super) paused: bool,
     /// In a pause, of which the broker and the debugger know.
-    standing: bool,
-    over: bool,
+    pub(super) standing: bool,
+    pub(super) over: bool,
     /// The guest has ended itself as recorded: what is left in the log is its end.
-    guest_ended: bool,
-    quanta: u32,
-    stall: Stall,
-    patience: Patience,
-    stillness: Stillness,
+    pub(super) guest_ended: bool,
+    pub(super) quanta: u32,
+    pub(super) stall: Stall,
+    pub(super) patience: Patience,
+    pub(super) stillness: Stillness,
+    pub(super) seek: Seek,
 }
 
 impl Playback {
@@ -65,23 +67,32 @@ impl Playback {
             stall: Stall::default(),
             patience: Patience::default(),
             stillness: Stillness::default(),
+            seek: Seek::default(),
         }
     }
 
-    fn publish(&self, machine: &Machine, state: RunState) {
+    pub(super) fn publish(&self, machine: &Machine, state: RunState) {
         self.lane.publish(Icount(machine.icount()), machine.vtime());
         self.lane.publish_state(state);
     }
 
     fn take(&mut self, machine: &mut Machine, message: Inbound) -> Result<Flow, RunError> {
         match message {
+            Inbound::Apply(_) | Inbound::LogEnds { .. } if self.seek.discards => {}
             Inbound::Apply(stamped) => self.ahead.push_back(Next::Event(stamped)),
             Inbound::LogEnds { icount, .. } => self.ahead.push_back(Next::End(icount.0)),
+            Inbound::Rewound => self.seek.discards = false,
+            Inbound::Control { sequence, control: Control::Seek { icount } } => {
+                self.forget_goal()?;
+                gdb::overruled(machine);
+                self.seek.wish = Some(Goal { icount: icount.0, ticket: sequence });
+            }
             Inbound::Control { sequence, control } => {
                 match control {
                     Control::Stop => {
                         self.paused = true;
                         gdb::overruled(machine);
+                        self.forget_goal()?;
                     }
                     Control::Continue => {
                         self.paused = false;
@@ -90,6 +101,14 @@ impl Playback {
                     Control::Debugger { listens } => {
                         machine.debugger_listens(listens, self.lane.waker())?;
                     }
+                    Control::Break { icount } => {
+                        self.seek.breaks.insert(icount.0);
+                    }
+                    Control::DeleteBreak { icount: None } => self.seek.breaks.clear(),
+                    Control::DeleteBreak { icount: Some(icount) } => {
+                        self.seek.breaks.remove(&icount.0);
+                    }
+                    Control::Seek { .. } => unreachable!("taken above"),
                     Control::Quit => return Ok(Flow::Leave),
                     Control::Reconnect { .. } => {
                         return Err(RunError::Setup("a replay has no back-end to connect again".into()));
@@ -110,7 +129,7 @@ impl Playback {
         Ok(Flow::Go)
     }
 
-    fn receive(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
+    pub(super) fn receive(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
         if self.lane.attention().load(Ordering::Relaxed) == 0 && !machine.debugger.wants_stop() {
             return Ok(Flow::Go);
         }
@@ -125,7 +144,7 @@ impl Playback {
     }
 
     /// Makes sure that the next event is known; `Leave` when told to go meanwhile.
-    fn look_ahead(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
+    pub(super) fn look_ahead(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
         while self.ahead.is_empty() {
             let clock = &mut self.clock;
             let sleep = |lane: &mut VcpuEnd, time| clock.wait(lane, VcpuEnd::wait_message, Some(time));
@@ -142,7 +161,7 @@ impl Playback {
         Ok(Flow::Go)
     }
 
-    fn next_icount(&self) -> u64 {
+    pub(super) fn next_icount(&self) -> u64 {
         match self.ahead.front() {
             Some(Next::Event(stamped)) => stamped.icount.0,
             Some(Next::End(icount)) => *icount,
@@ -151,14 +170,16 @@ impl Playback {
     }
 
     /// Stands still until told to go on; the end of the log and a divergence are for good.
-    fn pause(&mut self, machine: &mut Machine, reason: PauseReason) -> Result<Flow, RunError> {
+    pub(super) fn pause(&mut self, machine: &mut Machine, reason: PauseReason) -> Result<Flow, RunError> {
         machine.flush_consoles()?;
         machine.consoles.drain()?;
         self.paused = true;
-        self.over |= reason != PauseReason::Stopped;
+        self.over |= !matches!(reason, PauseReason::Stopped | PauseReason::Place);
         self.publish(machine, RunState::Paused);
         let told = gdb::stand(machine, reason);
         self.lane.send(&Outbound::Paused { icount: Icount(machine.icount()), reason: told })?;
+        // Whoever hears of the arrival finds the machine paused.
+        self.forget_goal()?;
         if told != PauseReason::Debugger {
             self.lane.ring_doorbell()?;
         }
@@ -173,7 +194,7 @@ impl Playback {
 
     fn stand_still(&mut self, machine: &mut Machine, reason: PauseReason) -> Result<Flow, RunError> {
         gdb::attend(machine, &mut self.lane, &mut self.paused, self.standing)?;
-        while self.paused || self.over {
+        while (self.paused || self.over) && self.seek.wish.is_none() {
             if machine.debugger.waits_in_vain() && self.over {
                 gdb::stand(machine, reason);
                 self.paused = true;
@@ -188,17 +209,74 @@ impl Playback {
         Ok(Flow::Again)
     }
 
-    fn diverged(
-        &mut self,
-        machine: &mut Machine,
-        field: &str,
-        expected: String,
-        found: String,
-    ) -> Result<Flow, RunError> {
-        let icount = Icount(machine.icount());
-        let field = field.to_string();
-        self.lane.send(&Outbound::Divergence { icount, field, expected, found })?;
-        self.pause(machine, PauseReason::Divergence)
+    /// The way to the goal is given up, or at its end.
+    fn forget_goal(&mut self) -> Result<(), RunError> {
+        let goals = [self.seek.goal.take(), self.seek.wish.take()];
+        for goal in goals.into_iter().flatten() {
+            self.lane.send(&Outbound::Ack { sequence: goal.ticket })?;
+            self.lane.ring_doorbell()?;
+        }
+        Ok(())
+    }
+
+    /// Begins the way to the place that was asked for.
+    fn begin_seek(&mut self, machine: &mut Machine, wish: Goal) -> Result<Flow, RunError> {
+        if let Some(device) = machine.unanswered()? {
+            self.seek.wish = Some(wish);
+            return self.stalled(machine, device);
+        }
+        machine.consoles.hide(true);
+        (self.paused, self.over) = (false, false);
+        self.seek.goal = Some(wish);
+        if let Some(place) = self.seek.start_for(machine, wish.icount) {
+            machine.restore_snapshot(place)?;
+            self.seek.events = place.events;
+            self.seek.discards = true;
+            self.ahead.clear();
+            self.guest_ended = false;
+            (self.patience, self.stillness) = (Patience::default(), Stillness::default());
+            self.publish(machine, RunState::Running);
+            self.lane.send(&Outbound::Rewind { events: place.events })?;
+            self.lane.ring_doorbell()?;
+        }
+        self.publish(machine, RunState::Running);
+        Ok(Flow::Again)
+    }
+
+    /// The machine is where it was to go, or can go no further.
+    fn arrive(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
+        machine.flush_consoles()?;
+        machine.consoles.hide(false);
+        self.pause(machine, PauseReason::Place)
+    }
+
+    /// Goals, stops and snapshots at this place; a flow if the machine does not go on from here as it is.
+    fn attend_seek(&mut self, machine: &mut Machine) -> Result<Option<Flow>, RunError> {
+        if let Some(wish) = self.seek.wish.take() {
+            return self.begin_seek(machine, wish).map(Some);
+        }
+        let here = self.seek.here(machine);
+        if self.seek.is_marked(machine) && machine.is_quiet() && !self.guest_ended {
+            machine.take_snapshot(here.events)?;
+        } else if machine.history().is_some_and(|history| history.holds(here)) {
+            machine.pass_snapshot(here.events);
+        }
+        if self.seek.has_arrived(machine) {
+            return self.arrive(machine).map(Some);
+        }
+        if self.seek.breaks.remove(&here.icount) {
+            return self.pause(machine, PauseReason::Place).map(Some);
+        }
+        Ok(None)
+    }
+
+    /// The log has nothing more: the end of a replay, or as far as a seek can go.
+    fn end_of_log(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
+        if self.seek.goal.is_some() {
+            self.arrive(machine)
+        } else {
+            self.pause(machine, PauseReason::EndOfLog)
+        }
     }
 
     /// Applies one event that is due now.
@@ -252,48 +330,6 @@ impl Playback {
         }
     }
 
-    /// Compares what the guest has sent with the log.
-    fn compare_sent(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
-        for note in machine.take_sent() {
-            if self.look_ahead(machine)? == Flow::Leave {
-                return Ok(Flow::Leave);
-            }
-            let icount = Icount(machine.icount());
-            let expected = match self.ahead.front() {
-                Some(Next::Event(next)) if next.icount == icount && next.event == note => {
-                    self.ahead.pop_front();
-                    continue;
-                }
-                Some(Next::Event(next)) => format!("{:?} at icount {}", next.event, next.icount),
-                // A log that was cut may end before the note.
-                Some(Next::End(_)) | None => return Ok(Flow::Go),
-            };
-            return self.diverged(machine, "what the guest sends", expected, format!("{note:?}"));
-        }
-        Ok(Flow::Go)
-    }
-
-    fn compare(&mut self, machine: &mut Machine, registers: u64, memory: u64) -> Result<Flow, RunError> {
-        let found = machine.digests()?;
-        if found.0 != registers {
-            return self.diverged(
-                machine,
-                "digest of registers",
-                format!("{registers:016x}"),
-                format!("{:016x}", found.0),
-            );
-        }
-        if found.1 != memory {
-            return self.diverged(
-                machine,
-                "digest of memory",
-                format!("{memory:016x}"),
-                format!("{:016x}", found.1),
-            );
-        }
-        Ok(Flow::Go)
-    }
-
     /// An `IdleWake` waits for the timers before it, unless guest time already is what it says.
     fn must_idle_first(&self, machine: &Machine) -> bool {
         match self.ahead.front() {
@@ -305,7 +341,7 @@ impl Playback {
     }
 
     /// The guest is to end itself here: what it does now it does before it retires another instruction.
-    fn must_end_here(&self, machine: &Machine) -> bool {
+    pub(super) fn must_end_here(&self, machine: &Machine) -> bool {
         match self.ahead.front() {
             Some(Next::Event(Stamped { icount, event: Event::Shutdown { cause } })) => {
                 icount.0 == machine.icount() && !from_host(*cause)
@@ -330,8 +366,14 @@ impl Playback {
                 return Ok(flow);
             }
             let flow = match self.ahead.pop_front() {
-                Some(Next::Event(stamped)) => self.apply(machine, stamped)?,
-                Some(Next::End(..)) => self.pause(machine, PauseReason::EndOfLog)?,
+                Some(Next::Event(stamped)) => {
+                    self.seek.events += 1;
+                    self.apply(machine, stamped)?
+                }
+                Some(end @ Next::End(..)) => {
+                    self.ahead.push_front(end);
+                    return self.end_of_log(machine);
+                }
                 None => Flow::Go,
             };
             if flow == Flow::Leave || machine.has_effects() {
@@ -376,6 +418,9 @@ impl Inputs for Playback {
             return if self.stillness.is_long() { self.stuck(machine) } else { Ok(Flow::Go) };
         }
         self.stillness = Stillness::default();
+        if let Some(flow) = self.attend_seek(machine)? {
+            return Ok(flow);
+        }
         if self.paused {
             return self.pause(machine, PauseReason::Stopped);
         }
@@ -386,7 +431,7 @@ impl Inputs for Playback {
         // At its limit an engine delivers nothing. One that retires an instruction here after all is behind the
         // event at the next checkpoint, and has diverged.
         let next = if self.must_end_here(machine) { machine.icount() + 1 } else { self.next_icount() };
-        next.min(machine.icount() + QUANTUM)
+        next.min(machine.icount() + QUANTUM).min(self.seek.limit(machine))
     }
 
     fn stalled(&mut self, machine: &mut Machine, device: DeviceIndex) -> Result<Flow, RunError> {
@@ -455,6 +500,7 @@ impl Inputs for Playback {
             Some(Next::Event(Stamped { icount, event: Event::Shutdown { cause: recorded } }))
                 if icount.0 == machine.icount() && recorded == cause =>
             {
+                self.seek.events += 1;
                 self.guest_ended = true;
                 Ok(Flow::Again)
             }
@@ -467,7 +513,10 @@ impl Inputs for Playback {
                 self.diverged(machine, "end of the run", expected, format!("the guest ends with {cause:?}"))
             }
             // A log that was cut may end with the guest.
-            _ => self.pause(machine, PauseReason::EndOfLog),
+            end => {
+                self.ahead.extend(end);
+                self.end_of_log(machine)
+            }
         }
     }
 
@@ -477,27 +526,5 @@ impl Inputs for Playback {
             None => Ok(Flow::Go),
             Some(_) => self.no_progress(machine, "exceptions without end".into()),
         }
-    }
-}
-
-impl Playback {
-    /// A halted CPU without a timer: only the log's next event can go on, and it must be here.
-    fn nothing_left(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
-        match self.ahead.front() {
-            Some(_) if self.next_icount() > machine.icount() || self.must_end_here(machine) => {
-                self.no_progress(machine, "the CPU is halted for ever".into())
-            }
-            _ => Ok(Flow::Again),
-        }
-    }
-
-    /// The log goes on behind this icount and the guest does not.
-    fn no_progress(&mut self, machine: &mut Machine, found: String) -> Result<Flow, RunError> {
-        let expected = match self.ahead.front() {
-            Some(Next::Event(stamped)) => format!("{:?} at icount {}", stamped.event, stamped.icount),
-            Some(Next::End(icount)) => format!("the end of the log at icount {icount}"),
-            None => "an instruction".into(),
-        };
-        self.diverged(machine, "progress", expected, found)
     }
 }

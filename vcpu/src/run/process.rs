@@ -25,6 +25,9 @@ pub fn run(setup_fd: i32) -> Result<(), RunError> {
     if let Some(fd) = setup.debugger_fd {
         machine.debugger.listen(Some(inherited(fd)?), lane.waker())?;
     }
+    if setup.mode == Mode::Replay {
+        machine.keep_past()?;
+    }
     replay::confine::confine(replay::confine::Role::Vcpu)?;
     let result = match setup.mode {
         Mode::Plain | Mode::Record => {

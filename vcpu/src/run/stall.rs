@@ -11,7 +11,7 @@ use std::time::Duration;
 const WAIT_MIN: Duration = Duration::from_micros(20);
 const WAIT_MAX: Duration = Duration::from_millis(2);
 /// After this long the user is told whom the machine waits for.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Since when the machine stands still, and for whom.
 #[derive(Default)]
@@ -39,11 +39,7 @@ impl Stall {
         };
         if !self.told && now.saturating_sub(since) >= PATIENCE {
             self.told = true;
-            let text = format!(
-                "the machine waits for device \"{}\", which has not answered for {} s",
-                machine.device_name(device),
-                PATIENCE.as_secs()
-            );
+            let text = waiting_text(machine, device);
             lane.send(&Outbound::Note { text })?;
             lane.send(&Outbound::Waiting { device: Some(device) })?;
             lane.ring_doorbell()?;
@@ -63,4 +59,13 @@ impl Stall {
         self.since = None;
         std::mem::take(&mut self.told).then_some(Outbound::Waiting { device: None })
     }
+}
+
+/// What the user is told.
+pub(super) fn waiting_text(machine: &Machine, device: DeviceIndex) -> String {
+    format!(
+        "the machine waits for device \"{}\", which has not answered for {} s",
+        machine.device_name(device),
+        PATIENCE.as_secs()
+    )
 }

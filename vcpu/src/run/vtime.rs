@@ -3,7 +3,7 @@
 use replay::time::Vtime;
 
 /// Maps icount to guest nanoseconds: a line with slope 2^shift through a base point.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct VirtualClock {
     base_icount: u64,
     base_ns: u64,

@@ -29,7 +29,7 @@ pub mod seg {
 }
 
 /// What a CPU is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Activity {
     /// Executing instructions.
     Running,
@@ -40,7 +40,7 @@ pub enum Activity {
 }
 
 /// Events held off for one instruction (SDM 3A 6.8.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Shadow {
     /// No event is held off.
     None,
@@ -51,7 +51,7 @@ pub enum Shadow {
 }
 
 /// A descriptor-table register.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct TableReg {
     /// Linear address of the table.
     pub base: u64,

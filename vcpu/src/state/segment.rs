@@ -1,7 +1,7 @@
 //! A segment register with its hidden part.
 
 /// Selector and cached descriptor (SDM 3A 3.4.3).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Segment {
     /// The visible part.
     pub selector: u16,

@@ -13,6 +13,8 @@ pub struct Tag {
     pub head: u16,
     /// Which life of the queue it belongs to: one that was reset has forgotten its requests.
     pub life: u32,
+    /// Its place among the function's requests since power-on.
+    pub number: u64,
 }
 
 /// One back-end. Its queues are those of its window.

@@ -1,5 +1,8 @@
 //! Messages between a console with several ports and its driver (virtio 1.2, 5.3.6.2).
 
+use super::ring::{self, RingFault};
+use super::service::{pop, put};
+use crate::core::Core;
 use replay::device::ConsolePort;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -64,6 +67,18 @@ impl ConsoleControl {
         message.extend(rest);
         self.waiting.push_back(message);
     }
+}
+
+/// Gives the driver of a console its messages while it has buffers for them.
+pub fn talk_to_guest(core: &mut Core, index: usize, queue: u16) -> Result<(), RingFault> {
+    while !core.virtio.functions[index].console.waiting.is_empty() {
+        let Some(chain) = pop(core, index, queue)? else { break };
+        let message = core.virtio.functions[index].console.waiting.pop_front().unwrap_or_default();
+        ring::scatter(&mut core.mem.ram, &chain.writable, &message);
+        let length = ring::length(&chain.writable).min(message.len() as u32);
+        put(core, index, queue, chain.head, length)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -24,6 +24,8 @@ pub struct Function {
     pub broken: bool,
     /// Rings found wrong since power-on.
     pub faults: u64,
+    /// Requests for back-ends since power-on.
+    pub submitted: u64,
     /// Messages between a console and its driver.
     pub console: ConsoleControl,
 }
@@ -42,6 +44,8 @@ pub struct Queue {
 /// A request that waits for its event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InFlight {
+    /// Its place among the function's requests since power-on.
+    pub number: u64,
     /// Buffers for the answer.
     pub writable: Vec<Segment>,
     /// What is asked of a disk, for messages.
@@ -77,6 +81,7 @@ impl Virtio {
             started: false,
             broken: false,
             faults: 0,
+            submitted: 0,
             console: ConsoleControl::default(),
         };
         Virtio { functions: functions.iter().map(new).collect() }

@@ -1,9 +1,23 @@
 //! Commands to a network function (virtio 1.2, 5.1.6.5).
 
+use super::ring::{self, RingFault};
+use super::service::{pop, put};
+use crate::core::Core;
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_TABLE_SET, VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_ALLMULTI,
     VIRTIO_NET_CTRL_RX_PROMISC, VIRTIO_NET_ERR, VIRTIO_NET_OK,
 };
+
+/// Answers all commands that wait in a function's control queue.
+pub fn serve(core: &mut Core, index: usize, queue: u16) -> Result<(), RingFault> {
+    while let Some(chain) = pop(core, index, queue)? {
+        let answer = [answer(&ring::gather(&core.mem.ram, &chain.readable))];
+        ring::scatter(&mut core.mem.ram, &chain.writable, &answer);
+        let length = ring::length(&chain.writable).min(answer.len() as u32);
+        put(core, index, queue, chain.head, length)?;
+    }
+    Ok(())
+}
 
 /// The acknowledgement of a command.
 ///

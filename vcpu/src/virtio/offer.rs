@@ -1,6 +1,10 @@
 //! Which features and configuration space a function shows, from what its back-end offered.
 
+use super::Service;
+use crate::core::Core;
+use crate::window::WindowError;
 use replay::device::VirtioKind;
+use replay::event::{DeviceIndex, Event};
 use virtio_bindings::virtio_config::{VIRTIO_F_RING_RESET, VIRTIO_F_VERSION_1};
 use virtio_bindings::{virtio_blk, virtio_net, virtio_ring};
 
@@ -12,6 +16,10 @@ const RING_BITS: u64 = 1 << VIRTIO_F_VERSION_1
     | 1 << VIRTIO_F_RING_RESET
     | 1 << virtio_ring::VIRTIO_RING_F_INDIRECT_DESC
     | 1 << virtio_ring::VIRTIO_RING_F_EVENT_IDX;
+
+/// Those of them that concern a back-end which serves the rings itself.
+const SHARED_RING_BITS: u64 =
+    1 << virtio_ring::VIRTIO_RING_F_INDIRECT_DESC | 1 << virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 
 /// Features of disks that need more than requests: the driver would write the configuration space, or they are of older
 /// versions.
@@ -121,6 +129,72 @@ pub fn for_back_end(kind: &VirtioKind, driver: u64, offered: u64) -> u64 {
         VirtioKind::Console { .. } | VirtioKind::Entropy { .. } => 0,
         VirtioKind::Block { .. } | VirtioKind::Net { .. } | VirtioKind::Other { .. } => {
             driver & offered & DEVICE_BITS
+        }
+    }
+}
+
+/// How a function looks whose back-ends serve the rings in guest RAM themselves and offer `features`, all of them: a single
+/// queue is not reset under such a back-end, and what it does not know of rings is not offered.
+fn without_window(shown: Shown, features: u64) -> Shown {
+    let theirs = !SHARED_RING_BITS | features;
+    Shown { features: shown.features & theirs & !(1 << VIRTIO_F_RING_RESET), ..shown }
+}
+
+/// What of the driver's features such a back-end is told.
+pub fn for_shared_back_end(kind: &VirtioKind, driver: u64, offered: u64) -> u64 {
+    for_back_end(kind, driver, offered) | driver & offered & (SHARED_RING_BITS | 1 << VIRTIO_F_VERSION_1)
+}
+
+impl Service {
+    /// Shows the guest those functions that no back-end has a say in. Before the first instruction.
+    pub fn offer_own(&self, core: &mut Core) {
+        for (index, function) in self.functions().iter().enumerate() {
+            if let Some(mut shown) = of_kind(&function.kind) {
+                for (device, _) in function.back_ends() {
+                    if let Some(features) = self.shared_features(device) {
+                        shown = without_window(shown, features);
+                    }
+                }
+                let count = function.kind.queue_count();
+                core.chipset.virtio_offer(index, shown.features, shown.config, count);
+            }
+        }
+    }
+
+    /// Events with what the back-ends of the other functions offer.
+    pub fn offers(&mut self) -> Result<Vec<Event>, WindowError> {
+        let mut events = Vec::new();
+        for function in self.functions().to_vec() {
+            if of_kind(&function.kind).is_some() {
+                continue;
+            }
+            for (device, _) in function.back_ends() {
+                let size = config_size(function.kind.device_type());
+                if let Some((features, config)) = self.offer_of(device, size)? {
+                    events.push(Event::DeviceOffered { device, features, config });
+                }
+            }
+        }
+        Ok(events)
+    }
+
+    fn offer_of(&mut self, device: DeviceIndex, size: usize) -> Result<Option<(u64, Vec<u8>)>, WindowError> {
+        if let Some(back_end) = self.back_end(device) {
+            let features = back_end.features();
+            return Ok(Some((features, back_end.config(size)?)));
+        }
+        self.shared_offer(device, size)
+    }
+
+    /// Shows the guest a function as its back-end offered it.
+    pub fn apply_offer(&self, core: &mut Core, device: DeviceIndex, features: u64, config: &[u8]) {
+        if let Some(index) = self.function_of(device) {
+            let function = &self.functions()[index];
+            let mut shown = of_back_end(&function.kind, features, config);
+            if !function.window {
+                shown = without_window(shown, features);
+            }
+            core.chipset.virtio_offer(index, shown.features, shown.config, function.kind.queue_count());
         }
     }
 }

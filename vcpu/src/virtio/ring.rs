@@ -26,6 +26,9 @@ pub enum RingFault {
     /// A part of the ring is not in RAM.
     #[error("the {part} at {gpa:#x} is not in RAM")]
     Outside { part: &'static str, gpa: u64 },
+    /// A part of the ring is not aligned.
+    #[error("the {part} at {gpa:#x} is not aligned to {align} bytes")]
+    Misaligned { part: &'static str, gpa: u64, align: u64 },
     /// The driver's index ran ahead of the size.
     #[error("the available index {index} is {ahead} ahead of {seen}, the queue has {size}")]
     Index { index: u16, seen: u16, ahead: u16, size: u16 },
@@ -70,6 +73,11 @@ pub struct Chain {
     pub readable: Vec<Segment>,
     /// Buffers that the device writes.
     pub writable: Vec<Segment>,
+}
+
+/// The fault of a driver that lets the device serve a ring and keeps it from the bus.
+pub fn unreachable(gpa: u64) -> RingFault {
+    RingFault::Outside { part: "available ring, without bus mastering,", gpa }
 }
 
 /// Bytes in buffers.
@@ -157,7 +165,65 @@ impl GuestRing {
         self.next_avail = self.next_avail.wrapping_sub(1);
     }
 
-    fn avail_index(&self, ram: &Ram) -> Result<u16, RingFault> {
+    /// Leaves the chains before `index` out.
+    pub(super) fn skip_to(&mut self, index: u16) {
+        self.next_avail = index;
+    }
+
+    /// Leaves the next chain out.
+    pub(super) fn skip(&mut self) {
+        self.next_avail = self.next_avail.wrapping_add(1);
+    }
+
+    /// Descriptors in its table.
+    pub(super) fn size(&self) -> u16 {
+        self.size
+    }
+
+    /// Index up to which a back-end that serves the ring itself has given chains back.
+    pub(super) fn used_index(&self, ram: &Ram) -> Result<u16, RingFault> {
+        Ok(u16::from_le_bytes(read(ram, self.device_area, INDEX, "used ring")?))
+    }
+
+    /// The next chain that such a back-end gave back before `index`: its first descriptor.
+    pub(super) fn take_used(&mut self, ram: &Ram, index: u16) -> Result<Option<u32>, RingFault> {
+        if index == self.next_used {
+            return Ok(None);
+        }
+        let slot = u64::from(self.next_used % self.size);
+        let head = read(ram, self.device_area, RING + USED_ELEMENT_SIZE * slot, "used ring")?;
+        self.next_used = self.next_used.wrapping_add(1);
+        Ok(Some(u32::from_le_bytes(head)))
+    }
+
+    /// Chains that such a back-end gave back before `index` and that were not taken; only the last of them can be found.
+    pub(super) fn used_ahead(&mut self, index: u16) -> u16 {
+        let ahead = index.wrapping_sub(self.next_used);
+        if ahead > self.size {
+            self.next_used = index.wrapping_sub(self.size);
+        }
+        ahead
+    }
+
+    /// Checks that all its parts are in RAM and aligned (virtio 1.2, 2.7).
+    pub(super) fn check(&self, ram: &Ram) -> Result<(), RingFault> {
+        let size = u64::from(self.size);
+        for (part, gpa, length, align) in [
+            ("descriptor table", self.descriptors, DESCRIPTOR_SIZE * size, 16),
+            ("available ring", self.driver_area, RING + 2 * size + 2, 2),
+            ("used ring", self.device_area, RING + USED_ELEMENT_SIZE * size + 2, 4),
+        ] {
+            if !gpa.is_multiple_of(align) {
+                return Err(RingFault::Misaligned { part, gpa, align });
+            }
+            if !ram.contains_range(gpa, length) {
+                return Err(RingFault::Outside { part, gpa });
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn avail_index(&self, ram: &Ram) -> Result<u16, RingFault> {
         Ok(u16::from_le_bytes(read(ram, self.driver_area, INDEX, "available ring")?))
     }
 

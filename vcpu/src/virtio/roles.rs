@@ -66,6 +66,17 @@ pub fn role(kind: &VirtioKind, queue: u16) -> Role {
     }
 }
 
+/// The queue of a back-end which serves `queue` of a function itself, and whether it only takes.
+pub fn shared_queue(kind: &VirtioKind, queue: u16) -> Option<(DeviceIndex, u16, bool)> {
+    match (kind, role(kind, queue)) {
+        // The guest's queues are those of the disk: nothing asks for one order in a run that is not recorded.
+        (VirtioKind::Block { .. }, Role::BackEnd { device, .. }) => Some((device, queue, false)),
+        (_, Role::BackEnd { device, queue }) => Some((device, queue, false)),
+        (_, Role::Outward { device, queue }) => Some((device, queue, true)),
+        (_, Role::NetControl | Role::ConsoleToGuest | Role::ConsoleFromGuest | Role::Nobody) => None,
+    }
+}
+
 /// Queues of the window of `device`: number, and whether it only takes.
 pub fn window_queues(kind: &VirtioKind, device: DeviceIndex) -> Vec<(u16, bool)> {
     let count = kind.back_ends().iter().find(|(index, _)| *index == device).map_or(0, |(_, count)| *count);

@@ -1,14 +1,15 @@
 //! Carries requests from the guest's rings to the back-ends and answers back, at the places that the run loop gives.
 //!
-//! Two entries: `serve` does what the guest asked with its last instruction; `apply_used` brings the answers of one event into
-//! RAM. Everything else here is between this process and the back-ends and has no effect on the guest.
+//! `serve` does what the guest asked with its last instruction; `deliver` brings the answers of one event into RAM.
 
 use super::back_end::{BackEnd, Tag};
 use super::capture::Capture;
 use super::function::{BLOCK_HEADER, BlockRequest, InFlight};
 use super::ring::{self, Chain, GuestRing, RingFault};
 use super::roles::{self, Role};
-use super::{net_control, offer};
+use super::shared::SharedBackEnd;
+use super::spool::Spool;
+use super::{console_control, offer};
 use crate::chipset::Work;
 use crate::core::Core;
 use crate::window::WindowError;
@@ -16,7 +17,7 @@ use crate::window::requests::{Done, Framing, Room};
 use replay::device::{VirtioFunction, VirtioKind};
 use replay::digest;
 use replay::event::{DeviceIndex, Event};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 
 /// Bytes of a request, out and in: more is refused whether there is a window or, as in a replay, none.
@@ -38,15 +39,21 @@ pub enum Progress {
 /// The back-ends, and what is between them and the guest.
 #[derive(Default)]
 pub struct Service {
-    functions: Vec<VirtioFunction>,
+    pub(super) functions: Vec<VirtioFunction>,
     /// By device; none where a replay needs no back-end.
-    back_ends: Vec<Option<Box<dyn BackEnd>>>,
+    pub(super) back_ends: Vec<Option<Box<dyn BackEnd>>>,
+    /// Back-ends without a window, by device.
+    pub(super) shared: BTreeMap<DeviceIndex, SharedBackEnd>,
     /// Answers taken out of the windows, by device.
     pub(super) staged: Vec<VecDeque<Done<Tag>>>,
+    /// How many requests back-ends have given back, by device.
+    answered: Vec<u64>,
     work: VecDeque<Work>,
     /// Notes of what was sent, for the journal or to be compared with it.
     sent: Vec<Event>,
     captures: Vec<Option<Capture>>,
+    /// Kept answers, by device.
+    spools: Vec<Option<Spool>>,
 }
 
 impl Service {
@@ -55,8 +62,11 @@ impl Service {
         Service {
             functions: functions.to_vec(),
             staged: back_ends.iter().map(|_| VecDeque::new()).collect(),
+            answered: vec![0; back_ends.len()],
             captures: functions.iter().map(|_| None).collect(),
+            spools: back_ends.iter().map(|_| None).collect(),
             back_ends,
+            shared: BTreeMap::new(),
             work: VecDeque::new(),
             sent: Vec::new(),
         }
@@ -70,43 +80,6 @@ impl Service {
     /// The capture of a function that failed, if one did.
     pub fn failed_capture(&mut self) -> Option<std::io::Error> {
         self.captures.iter_mut().flatten().find_map(Capture::take_error)
-    }
-
-    /// Shows the guest those functions that no back-end has a say in. Before the first instruction.
-    pub fn offer_own(&self, core: &mut Core) {
-        for (index, function) in self.functions.iter().enumerate() {
-            if let Some(shown) = offer::of_kind(&function.kind) {
-                let count = function.kind.queue_count();
-                core.chipset.virtio_offer(index, shown.features, shown.config, count);
-            }
-        }
-    }
-
-    /// Events with what the back-ends of the other functions offer.
-    pub fn offers(&mut self) -> Result<Vec<Event>, WindowError> {
-        let mut events = Vec::new();
-        for function in &self.functions {
-            if offer::of_kind(&function.kind).is_some() {
-                continue;
-            }
-            for (device, _) in function.kind.back_ends() {
-                if let Some(back_end) = &mut self.back_ends[usize::from(device)] {
-                    let size = offer::config_size(function.kind.device_type());
-                    let (features, config) = (back_end.features(), back_end.config(size)?);
-                    events.push(Event::DeviceOffered { device, features, config });
-                }
-            }
-        }
-        Ok(events)
-    }
-
-    /// Shows the guest a function as its back-end offered it.
-    pub fn apply_offer(&self, core: &mut Core, device: DeviceIndex, features: u64, config: &[u8]) {
-        if let Some(index) = self.function_of(device) {
-            let kind = &self.functions[index].kind;
-            let shown = offer::of_back_end(kind, features, config);
-            core.chipset.virtio_offer(index, shown.features, shown.config, kind.queue_count());
-        }
     }
 
     /// The function whose back-end a device is.
@@ -204,6 +177,7 @@ impl Service {
             }
             self.staged[usize::from(device)].clear();
         }
+        self.stop_shared(index)?;
         core.virtio.functions[index].reset();
         Ok(None)
     }
@@ -217,7 +191,7 @@ impl Service {
                 back_end.start(offer::for_back_end(kind, driver, back_end.features()))?;
             }
         }
-        Ok(())
+        self.start_shared(core, index)
     }
 
     /// Serves one queue as far as it goes; a device whose window is full is returned.
@@ -227,22 +201,28 @@ impl Service {
         index: usize,
         queue: u16,
     ) -> Result<Option<DeviceIndex>, WindowError> {
+        if let Some(of_back_end) = self.shared_queue(index, queue) {
+            return self.kick_shared(core, (index, queue), of_back_end).map(|()| None);
+        }
         if !self.has_ring(core, index, queue) {
             return Ok(None);
         }
         if !core.chipset.virtio(index).bus_master() {
             // The rings are out of its reach.
             let gpa = core.chipset.virtio(index).queue(queue).map_or(0, |queue| queue.driver_area);
-            let fault = RingFault::Outside { part: "available ring, without bus mastering,", gpa };
-            self.break_down(core, index, queue, &fault);
+            self.break_down(core, index, queue, &ring::unreachable(gpa));
             return Ok(None);
         }
         let served = match roles::role(&self.functions[index].kind, queue) {
             Role::BackEnd { device, queue: to } => self.submit_all(core, (index, queue), (device, to)),
             Role::Outward { device, queue: to } => self.send_all(core, (index, queue), (device, to)),
-            Role::NetControl => serve_net_control(core, index, queue).map(|()| None).map_err(Trouble::Ring),
+            Role::NetControl => {
+                super::net_control::serve(core, index, queue).map(|()| None).map_err(Trouble::Ring)
+            }
             Role::ConsoleFromGuest => self.hear_console(core, index, queue),
-            Role::ConsoleToGuest => talk_to_guest(core, index, queue).map(|()| None).map_err(Trouble::Ring),
+            Role::ConsoleToGuest => {
+                console_control::talk_to_guest(core, index, queue).map(|()| None).map_err(Trouble::Ring)
+            }
             Role::Nobody => Ok(None),
         };
         match served {
@@ -303,7 +283,7 @@ impl Service {
         }
     }
 
-    fn break_down(&mut self, core: &mut Core, index: usize, queue: u16, fault: &RingFault) {
+    pub(super) fn break_down(&mut self, core: &mut Core, index: usize, queue: u16, fault: &RingFault) {
         core.virtio.functions[index].break_down(&self.functions[index].id, queue, fault);
         let now = core.clock.at(core.cpu.icount);
         core.chipset.virtio_needs_reset(index, now);
@@ -333,17 +313,23 @@ impl Service {
             let has_back_end = self.back_ends[usize::from(device)].is_some();
             let bytes =
                 if has_back_end || is_block { ring::gather(&core.mem.ram, &chain.readable) } else { vec![] };
-            let state = &mut core.virtio.functions[index].queues[usize::from(queue)];
+            let function = &mut core.virtio.functions[index];
+            let number = function.submitted;
+            function.submitted += 1;
+            let state = &mut function.queues[usize::from(queue)];
             let block = if is_block { BlockRequest::of(&bytes) } else { None };
             let life = state.life;
-            let before = state.in_flight.insert(chain.head, InFlight { writable: chain.writable, block });
+            let before =
+                state.in_flight.insert(chain.head, InFlight { number, writable: chain.writable, block });
             if before.is_some() {
                 return Err(Trouble::Ring(RingFault::Twice { head: chain.head }));
             }
+            let is_new = self.spools[usize::from(device)].as_mut().is_none_or(|spool| spool.is_new(number));
             if let Some(back_end) = &mut self.back_ends[usize::from(device)]
                 && out + into > 0
+                && is_new
             {
-                let tag = Tag { queue, head: chain.head, life };
+                let tag = Tag { queue, head: chain.head, life, number };
                 back_end.submit(to, tag, &bytes, into as usize, framing);
             }
         }
@@ -376,7 +362,7 @@ impl Service {
             if let Some(back_end) = &mut self.back_ends[usize::from(device)]
                 && !bytes.is_empty()
             {
-                let tag = Tag { queue, head: chain.head, life: 0 };
+                let tag = Tag { queue, head: chain.head, life: 0, number: 0 };
                 back_end.submit(to, tag, &bytes, 0, Framing::default());
             }
             put(core, index, queue, chain.head, 0)?;
@@ -443,7 +429,7 @@ impl Service {
         // The answers go through the queue before this one.
         let answers = queue - 1;
         if self.has_ring(core, index, answers) {
-            talk_to_guest(core, index, answers)?;
+            console_control::talk_to_guest(core, index, answers)?;
             self.finish_queue(core, index, answers);
         }
         Ok(None)
@@ -456,12 +442,32 @@ impl Service {
         let Some(back_end) = &mut self.back_ends[usize::from(device)] else { return Ok(()) };
         for (queue, outward) in queues {
             while let Some(done) = back_end.take(queue)? {
-                if !outward {
-                    self.staged[usize::from(device)].push_back(done);
+                self.answered[usize::from(device)] += 1;
+                if outward {
+                    continue;
+                }
+                match &mut self.spools[usize::from(device)] {
+                    Some(spool) => spool.put(done)?,
+                    None => self.staged[usize::from(device)].push_back(done),
                 }
             }
         }
         Ok(())
+    }
+
+    /// Disks that have requests, and how many they have answered so far.
+    pub fn disks_at_work(&self) -> Vec<(DeviceIndex, u64)> {
+        let mut at_work = Vec::new();
+        for function in &self.functions {
+            let VirtioKind::Block { device, .. } = function.kind else { continue };
+            if let Some(Some(back_end)) = self.back_ends.get(usize::from(device))
+                && back_end.outstanding(0) > 0
+            {
+                at_work.push((device, self.answered[usize::from(device)]));
+            }
+            at_work.extend(self.shared_at_work(device).map(|answered| (device, answered)));
+        }
+        at_work
     }
 
     /// Answers that may go to the guest now: those of one virtqueue, in order.
@@ -487,16 +493,41 @@ impl Service {
         answers
     }
 
-    /// The answer to a request, if it was taken out of the window.
-    pub fn staged_answer(&self, device: DeviceIndex, tag: Tag) -> Option<&Done<Tag>> {
-        self.staged[usize::from(device)].iter().find(|done| done.tag == tag)
+    /// In a replay: keeps the answers of devices that run requests again, which themselves only go forward.
+    pub fn keep_answers(&mut self) -> std::io::Result<()> {
+        for function in &self.functions {
+            for (device, _) in function.kind.back_ends() {
+                if self.back_ends[usize::from(device)].is_some()
+                    && matches!(function.kind, VirtioKind::Block { .. })
+                {
+                    self.spools[usize::from(device)] = Some(Spool::new()?);
+                }
+            }
+        }
+        Ok(())
     }
 
-    /// Takes that answer.
-    pub fn take_staged_answer(&mut self, device: DeviceIndex, tag: Tag) -> Option<Done<Tag>> {
-        let staged = &mut self.staged[usize::from(device)];
-        let place = staged.iter().position(|done| done.tag == tag)?;
-        staged.remove(place)
+    /// A device whose answers are kept and that still works on some.
+    pub fn unanswered(&mut self) -> Result<Option<DeviceIndex>, WindowError> {
+        for device in 0..self.spools.len() as DeviceIndex {
+            if self.spools[usize::from(device)].is_none() {
+                continue;
+            }
+            self.reap(device)?;
+            let back_end = self.back_ends[usize::from(device)].as_ref();
+            if back_end.is_some_and(|back_end| back_end.outstanding(0) > 0) {
+                return Ok(Some(device));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The kept answer to a request: bytes written and the whole buffer.
+    pub fn kept_answer(&mut self, device: DeviceIndex, tag: Tag) -> Result<Option<Done<Tag>>, WindowError> {
+        match &mut self.spools[usize::from(device)] {
+            Some(spool) => spool.get(tag),
+            None => Ok(None),
+        }
     }
 
     /// Brings answers into RAM: descriptor number, bytes written, the bytes. False: nobody waits for one of them.
@@ -544,40 +575,24 @@ impl From<WindowError> for Trouble {
     }
 }
 
-fn pop(core: &mut Core, index: usize, queue: u16) -> Result<Option<Chain>, RingFault> {
+pub(super) fn pop(core: &mut Core, index: usize, queue: u16) -> Result<Option<Chain>, RingFault> {
     match &mut core.virtio.functions[index].queues[usize::from(queue)].ring {
         Some(ring) => ring.pop(&core.mem.ram),
         None => Ok(None),
     }
 }
 
-fn put(core: &mut Core, index: usize, queue: u16, head: u16, length: u32) -> Result<(), RingFault> {
+pub(super) fn put(
+    core: &mut Core,
+    index: usize,
+    queue: u16,
+    head: u16,
+    length: u32,
+) -> Result<(), RingFault> {
     match &mut core.virtio.functions[index].queues[usize::from(queue)].ring {
         Some(ring) => ring.put(&mut core.mem.ram, head, length),
         None => Ok(()),
     }
-}
-
-fn serve_net_control(core: &mut Core, index: usize, queue: u16) -> Result<(), RingFault> {
-    while let Some(chain) = pop(core, index, queue)? {
-        let answer = [net_control::answer(&ring::gather(&core.mem.ram, &chain.readable))];
-        ring::scatter(&mut core.mem.ram, &chain.writable, &answer);
-        let length = ring::length(&chain.writable).min(STATUS_BYTES);
-        put(core, index, queue, chain.head, length)?;
-    }
-    Ok(())
-}
-
-/// Gives the driver of a console its messages while it has buffers for them.
-fn talk_to_guest(core: &mut Core, index: usize, queue: u16) -> Result<(), RingFault> {
-    while !core.virtio.functions[index].console.waiting.is_empty() {
-        let Some(chain) = pop(core, index, queue)? else { break };
-        let message = core.virtio.functions[index].console.waiting.pop_front().unwrap_or_default();
-        ring::scatter(&mut core.mem.ram, &chain.writable, &message);
-        let length = ring::length(&chain.writable).min(message.len() as u32);
-        put(core, index, queue, chain.head, length)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use super::error::WindowError;
 use super::memory::WindowMemory;
 use super::requests::{Done, Framing, Layout, QueueShape, RequestQueue, Room};
 use super::session::{RingPlace, Session};
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -16,6 +17,8 @@ pub struct DeviceWindow<T> {
     memory: WindowMemory,
     queues: Vec<RequestQueue<T>>,
     session: Session,
+    /// What back-ends before this one gave back and nobody took yet, by queue.
+    early: Vec<VecDeque<Done<T>>>,
     /// Features with which the rings were started; none: they are stopped.
     started: Option<u64>,
 }
@@ -43,7 +46,8 @@ impl<T: Clone> DeviceWindow<T> {
         };
         let queues = shapes.iter().zip(layouts).enumerate().map(make).collect();
         let session = Session::connect(socket, calls, device)?;
-        Ok(DeviceWindow { memory, queues, session, started: None })
+        let early = shapes.iter().map(|_| VecDeque::new()).collect();
+        Ok(DeviceWindow { memory, queues, session, early, started: None })
     }
 
     /// Feature bits that the back-end offers.
@@ -60,6 +64,7 @@ impl<T: Clone> DeviceWindow<T> {
     pub fn start(&mut self, features: u64) -> Result<(), WindowError> {
         let (features, indirect) = self.own_features(features);
         self.queues.iter_mut().for_each(|queue| queue.reset(&self.memory, indirect));
+        self.early.iter_mut().for_each(VecDeque::clear);
         self.start_rings(features)
     }
 
@@ -89,6 +94,7 @@ impl<T: Clone> DeviceWindow<T> {
             descriptors: ring.layout().descriptors as u64,
             avail: ring.layout().avail as u64,
             used: ring.layout().used as u64,
+            base: 0,
         };
         self.queues.iter().enumerate().map(place).collect()
     }
@@ -106,7 +112,8 @@ impl<T: Clone> DeviceWindow<T> {
         self.started.is_some()
     }
 
-    /// Takes another back-end, which gets what is outstanding once more.
+    /// Takes another back-end, which gets once more what is outstanding. What the one before it has given back is done: it is
+    /// not asked for again.
     pub fn reconnect(&mut self, session: Session) -> Result<(), WindowError> {
         let before = self.session.features();
         self.session = session;
@@ -116,7 +123,10 @@ impl<T: Clone> DeviceWindow<T> {
         }
         if let Some(features) = self.started {
             let (features, indirect) = self.own_features(features);
-            for queue in &mut self.queues {
+            for (queue, early) in self.queues.iter_mut().zip(&mut self.early) {
+                while let Some(done) = queue.take(&self.memory)? {
+                    early.push_back(done);
+                }
                 queue.submit_again(&self.memory, indirect);
             }
             self.start_rings(features)?;
@@ -148,12 +158,15 @@ impl<T: Clone> DeviceWindow<T> {
         if self.started.is_none() {
             return Ok(None);
         }
-        self.queues[queue].take(&self.memory)
+        match self.early[queue].pop_front() {
+            Some(done) => Ok(Some(done)),
+            None => self.queues[queue].take(&self.memory),
+        }
     }
 
-    /// Requests that are the back-end's.
+    /// Requests that are the back-end's, or that one before it gave back and nobody took.
     pub fn outstanding(&self, queue: usize) -> usize {
-        if self.started.is_some() { self.queues[queue].outstanding() } else { 0 }
+        if self.started.is_some() { self.queues[queue].outstanding() + self.early[queue].len() } else { 0 }
     }
 
     /// Lets host time pass, at most `timeout`; an error if the back-end hung up.

@@ -13,6 +13,9 @@ pub enum WindowError {
     /// A vhost-user request failed or was not answered in time.
     #[error("{device}: the back-end did not take {request}: {source}")]
     Handshake { device: String, request: &'static str, source: vhost::Error },
+    /// A vhost-user request was not answered in time.
+    #[error("{device}: the back-end did not answer within {seconds} s; is its process stopped?")]
+    NoAnswer { device: String, seconds: u64 },
     /// The back-end lacks something that is needed.
     #[error("{device}: the back-end does not offer {feature}")]
     Feature { device: String, feature: &'static str },

@@ -10,6 +10,8 @@ pub mod console;
 pub mod device;
 pub mod error;
 mod event_fd;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod memory;
 pub mod requests;
 pub mod session;

@@ -8,8 +8,11 @@ use super::event_fd::event_fd;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
+use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
 use std::time::Duration;
 use vhost::vhost_user::message::{
     VhostUserConfigFlags, VhostUserHeaderFlag, VhostUserProtocolFeatures, VhostUserVirtioFeatures,
@@ -19,7 +22,7 @@ use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-/// How long a back-end may take to answer a request.
+/// How long a back-end may take for all answers of a handshake, a start or a stop.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 /// Where one ring is, as the back-end is told.
@@ -35,6 +38,8 @@ pub struct RingPlace {
     pub avail: u64,
     /// Address of the used ring.
     pub used: u64,
+    /// Index of the next chain to be taken from the available ring.
+    pub base: u16,
 }
 
 /// A connected back-end.
@@ -52,10 +57,9 @@ impl Session {
     /// Greets the back-end at the other end of `socket`. It will signal `calls`, one for each queue.
     pub fn connect(socket: UnixStream, calls: Vec<OwnedFd>, device: &str) -> Result<Session, WindowError> {
         let host = |what| move |source| WindowError::Host { device: device.to_string(), what, source };
-        socket.set_read_timeout(Some(ANSWER_MAX)).map_err(host("set a time limit"))?;
         let for_polling = socket.try_clone().map_err(host("duplicate a socket"))?;
         let mut frontend = Frontend::from_stream(socket, calls.len() as u64);
-        let (features, has_config) = greet(&mut frontend, device)?;
+        let (features, has_config) = within_limit(&for_polling, device, || greet(&mut frontend, device))?;
         let kick = |_: &EventFd| EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK).map_err(host("make an eventfd"));
         let calls: Vec<EventFd> = calls.into_iter().map(event_fd).collect();
         let kicks = calls.iter().map(kick).collect::<Result<_, _>>()?;
@@ -86,8 +90,11 @@ impl Session {
         if !self.has_config || size == 0 {
             return Ok(Vec::new());
         }
-        let asked = self.frontend.get_config(0, size as u32, VhostUserConfigFlags::empty(), &vec![0; size]);
-        asked.map(|(_, bytes)| bytes).map_err(refused(&self.device, "GET_CONFIG"))
+        let Session { socket, device, frontend, .. } = self;
+        within_limit(socket, device, || {
+            let asked = frontend.get_config(0, size as u32, VhostUserConfigFlags::empty(), &vec![0; size]);
+            asked.map(|(_, bytes)| bytes).map_err(refused(device, "GET_CONFIG"))
+        })
     }
 
     /// Shares memory and starts the rings.
@@ -97,30 +104,35 @@ impl Session {
         memory: &[VhostUserMemoryRegionInfo],
         rings: &[RingPlace],
     ) -> Result<(), WindowError> {
-        let refused = |request| refused(&self.device, request);
+        let Session { socket, device, frontend, calls, kicks, .. } = self;
+        let refused = |request| refused(device, request);
         let features = features | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
-        self.frontend.set_features(features).map_err(refused("SET_FEATURES"))?;
-        self.frontend.set_mem_table(memory).map_err(refused("SET_MEM_TABLE"))?;
-        for ring in rings {
-            start_ring(
-                &mut self.frontend,
-                &self.device,
-                ring,
-                &self.calls[ring.queue],
-                &self.kicks[ring.queue],
-            )?;
-        }
-        Ok(())
+        within_limit(socket, device, || {
+            frontend.set_features(features).map_err(refused("SET_FEATURES"))?;
+            frontend.set_mem_table(memory).map_err(refused("SET_MEM_TABLE"))?;
+            rings.iter().try_for_each(|ring| {
+                start_ring(frontend, device, ring, &calls[ring.queue], &kicks[ring.queue])
+            })
+        })
+    }
+
+    /// Starts one more ring, after `start`.
+    pub fn start_ring(&mut self, ring: &RingPlace) -> Result<(), WindowError> {
+        let Session { socket, device, frontend, calls, kicks, .. } = self;
+        within_limit(socket, device, || {
+            start_ring(frontend, device, ring, &calls[ring.queue], &kicks[ring.queue])
+        })
     }
 
     /// Stops rings; the back-end touches them no more.
     pub fn stop(&mut self, rings: &[RingPlace]) -> Result<(), WindowError> {
-        for ring in rings {
-            let device = &self.device;
-            self.frontend.set_vring_enable(ring.queue, false).map_err(refused(device, "SET_VRING_ENABLE"))?;
-            self.frontend.get_vring_base(ring.queue).map_err(refused(device, "GET_VRING_BASE"))?;
-        }
-        Ok(())
+        let Session { socket, device, frontend, .. } = self;
+        within_limit(socket, device, || {
+            rings.iter().try_for_each(|ring| {
+                frontend.set_vring_enable(ring.queue, false).map_err(refused(device, "SET_VRING_ENABLE"))?;
+                frontend.get_vring_base(ring.queue).map(drop).map_err(refused(device, "GET_VRING_BASE"))
+            })
+        })
     }
 
     /// Tells the back-end of new requests in `queue`.
@@ -146,6 +158,32 @@ impl Session {
                 source: error.into(),
             }),
         }
+    }
+}
+
+/// Lets one conversation take no longer than `ANSWER_MAX`. The vhost crate waits for an answer for ever, so somebody else hangs up.
+fn within_limit<T>(
+    socket: &UnixStream,
+    device: &str,
+    conversation: impl FnOnce() -> Result<T, WindowError>,
+) -> Result<T, WindowError> {
+    let host = |what| move |source| WindowError::Host { device: device.to_string(), what, source };
+    let socket = socket.try_clone().map_err(host("duplicate a socket"))?;
+    let (over, waits) = mpsc::channel::<()>();
+    let hang_up = move || {
+        let late = waits.recv_timeout(ANSWER_MAX) == Err(RecvTimeoutError::Timeout);
+        // A socket that cannot be shut down is closed already.
+        late && socket.shutdown(Shutdown::Both).is_ok()
+    };
+    let watcher = thread::Builder::new().name("patience".into()).spawn(hang_up);
+    let watcher = watcher.map_err(host("start a thread"))?;
+    let result = conversation();
+    drop(over);
+    match (result, watcher.join()) {
+        (Err(_), Ok(true)) => {
+            Err(WindowError::NoAnswer { device: device.to_string(), seconds: ANSWER_MAX.as_secs() })
+        }
+        (result, _) => result,
     }
 }
 
@@ -197,7 +235,7 @@ fn start_ring(
     let queue = ring.queue;
     frontend.set_vring_num(queue, ring.size).map_err(refused(device, "SET_VRING_NUM"))?;
     frontend.set_vring_addr(queue, &addresses).map_err(refused(device, "SET_VRING_ADDR"))?;
-    frontend.set_vring_base(queue, 0).map_err(refused(device, "SET_VRING_BASE"))?;
+    frontend.set_vring_base(queue, ring.base).map_err(refused(device, "SET_VRING_BASE"))?;
     frontend.set_vring_call(queue, call).map_err(refused(device, "SET_VRING_CALL"))?;
     frontend.set_vring_kick(queue, kick).map_err(refused(device, "SET_VRING_KICK"))?;
     frontend.set_vring_enable(queue, true).map_err(refused(device, "SET_VRING_ENABLE"))

@@ -1,0 +1,172 @@
+//! Looks for indeterminism on demand: records a guest that uses disk, network, entropy, console, keys and mouse, and
+//! replays and verifies it, again and again, while the host is busy and processes stand still at random moments.
+//!
+//! `cargo bench -p tests --bench load` after `cargo build --release -p broker` and `tests/guests/fetch.sh`.
+//! LOAD_ROUNDS says how often (default 10), LOAD_SEED where the sequence of disturbances begins. A round that fails is
+//! a bug: its recording is kept and named, and the program ends with status 1.
+
+#![allow(clippy::unwrap_used, reason = "a program for developers that cannot go on says where")]
+#![allow(dead_code, reason = "the harness is shared with other test programs, which use more of it")]
+
+#[path = "../program/http.rs"]
+mod http;
+#[path = "../program/lab.rs"]
+mod lab;
+#[path = "../program/process.rs"]
+mod process;
+
+use lab::Lab;
+use nix::sys::signal::Signal;
+use process::{Child, Done};
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// After this a run counts as hung.
+const PATIENCE: Duration = Duration::from_secs(900);
+const BUSY_THREADS: usize = 3;
+
+/// A small generator of pseudo-random numbers (xorshift).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+
+    fn pause(&mut self, limit_ms: u64) {
+        thread::sleep(Duration::from_millis(self.below(limit_ms)));
+    }
+}
+
+/// Stops and continues processes of the tree at random until it has ended; `input` is called now and then.
+fn disturb(child: &mut Child, random: &mut Random, mut input: impl FnMut(&mut Child, &mut Random)) {
+    let end = Instant::now() + PATIENCE;
+    while child.is_alive() && Instant::now() < end {
+        let tree = child.tree();
+        if tree.is_empty() {
+            return;
+        }
+        let victim = &tree[random.below(tree.len() as u64) as usize];
+        victim.signal(Signal::SIGSTOP);
+        random.pause(80);
+        victim.signal(Signal::SIGCONT);
+        if random.below(8) == 0 {
+            input(child, random);
+        }
+        random.pause(200);
+    }
+}
+
+/// Types, presses a key or moves the mouse. Nobody minds when the machine has just ended.
+fn give_input(child: &mut Child, random: &mut Random, monitor: &mut Option<UnixStream>, socket: &Path) {
+    let letter = b'a' + random.below(26) as u8;
+    let command = match random.below(3) {
+        0 => return child.try_type(&[letter]),
+        1 => format!("sendkey {}\n", letter as char),
+        _ => format!("mouse_move {} {}\n", random.below(20), random.below(20)),
+    };
+    if monitor.is_none() {
+        *monitor = UnixStream::connect(socket).ok();
+    }
+    if let Some(monitor) = monitor {
+        let _ = monitor.write_all(command.as_bytes());
+    }
+}
+
+fn record(lab: &Lab, guests: &Path, random: &mut Random) -> Done {
+    let server = http::Server::start();
+    let base = std::process::Command::new("qemu-img")
+        .args(["create", "-q", "-f", "qcow2", "base.qcow2", "64M"])
+        .current_dir(lab.path(""))
+        .status();
+    assert!(base.is_ok_and(|status| status.success()), "qemu-img create");
+    let (kernel, initrd) = (guests.join("vmlinuz-cloud"), guests.join("initrd-io.gz"));
+    let append = format!("console=ttyS0 quiet panic=-1 job=mix port={}", server.port());
+    let mut words = vec!["record", "-o", "rec", "-kernel", kernel.to_str().unwrap()];
+    words.extend(["-initrd", initrd.to_str().unwrap(), "-append", &append, "-m", "256"]);
+    words.extend(["-display", "none", "-no-reboot", "-serial", "stdio", "-icount", "shift=auto"]);
+    words.extend(["-drive", "file=base.qcow2,if=virtio", "-nic", "user", "-device", "virtio-rng-pci"]);
+    words.extend(["-monitor", "unix:monitor.sock,server=on,wait=off"]);
+    let mut child = lab.start_words(&words);
+    let (mut monitor, socket) = (None, lab.path("monitor.sock"));
+    disturb(&mut child, random, |child, random| give_input(child, random, &mut monitor, &socket));
+    let recorded = child.end(PATIENCE).well();
+    let text = recorded.text();
+    for line in ["GUEST-DONE", "refused", &http::page_line()] {
+        assert!(text.contains(line), "the guest did not do its work, no {line:?}: {text}");
+    }
+    recorded
+}
+
+/// Records once, replays and verifies, all disturbed.
+fn round(lab: &Lab, guests: &Path, seed: u64) {
+    let mut random = Random(seed | 1);
+    let started = Instant::now();
+    let recorded = record(lab, guests, &mut random);
+    let recording_s = started.elapsed().as_secs_f32();
+    let mut replay = lab.start("replay rec");
+    let mut verify = lab.start("verify rec --json");
+    thread::scope(|scope| {
+        let mut other = Random(random.below(u64::MAX) | 1);
+        let verify = &mut verify;
+        scope.spawn(move || disturb(verify, &mut other, |_, _| {}));
+        disturb(&mut replay, &mut random, |_, _| {});
+    });
+    replay.end(PATIENCE).well().same_output(&recorded);
+    let report = verify.end(PATIENCE).well().json();
+    assert_eq!(report["ok"], true, "{report}");
+    let replay_s = started.elapsed().as_secs_f32() - recording_s;
+    println!(
+        "seed {seed}: recorded in {recording_s:.1} s, replayed and verified in {replay_s:.1} s, {} digests",
+        report["digests"]
+    );
+}
+
+fn guests() -> PathBuf {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let given = std::env::var_os("REPRISE_GUESTS").map(PathBuf::from);
+    let guests = given.unwrap_or_else(|| top.join("target/guests"));
+    guests.canonicalize().expect("run tests/guests/fetch.sh")
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+}
+
+fn main() -> ExitCode {
+    let (guests, rounds) = (guests(), number("LOAD_ROUNDS", 10));
+    let first = number("LOAD_SEED", u64::from(std::process::id()) << 16);
+    let over = AtomicBool::new(false);
+    let mut failed = 0;
+    thread::scope(|scope| {
+        for _ in 0..BUSY_THREADS {
+            scope.spawn(|| {
+                while !over.load(Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        for seed in first..first + rounds {
+            let lab = Lab::new();
+            // The panic has told what is wrong.
+            if catch_unwind(AssertUnwindSafe(|| round(&lab, &guests, seed))).is_err() {
+                failed += 1;
+                println!("seed {seed}: FAILED; kept: {}", lab.path("").display());
+                // Its directory stays.
+                std::mem::forget(lab);
+            }
+        }
+        over.store(true, Relaxed);
+    });
+    println!("{} of {rounds} rounds good", rounds - failed);
+    ExitCode::from(u8::from(failed > 0))
+}

@@ -1,0 +1,92 @@
+//! Disk processes that die in mid-run and are started again: the guest notices nothing, and the recording verifies.
+
+use crate::disk::{PATIENCE, check, check_text, content, guests, make_qcow2, start};
+use crate::lab::Lab;
+use crate::monitor_client::Monitor;
+use nix::sys::signal::Signal;
+use std::time::{Duration, Instant};
+
+/// Kills in one run.
+const KILLS: u32 = 10;
+
+/// A sequence of numbers that look random (Marsaglia's xorshift), the same in each run.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
+
+/// Waits until the machine stands still because a device is gone.
+fn wait_for_pause(monitor: &mut Monitor) {
+    let deadline = Instant::now() + PATIENCE;
+    while !monitor.ask("info status").contains("io-error") {
+        assert!(Instant::now() < deadline, "the machine does not stop for its disk");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn a_killed_disk_goes_on_where_it_was() {
+    let Some(guests) = guests() else { return };
+    let seed = 0x5eed_0ff5_1234_0001;
+    println!("seed {seed:#x}");
+    let mut dice = Dice(seed);
+    let lab = Lab::new();
+    make_qcow2(&lab, "d.qcow2");
+    let more = "-drive file=d.qcow2,if=none,id=d -device virtio-blk-pci,drive=d -action device-exit=pause \
+                -monitor unix:m,server=on,wait=off -icount shift=auto,rr=record,rrfile=rec";
+    let mut child = start(&lab, &guests, "sectors_twice", more);
+    let mut monitor = Monitor::connect(&lab.path("m"));
+    child.until_text("GUEST-UP", PATIENCE);
+    let mut killed = 0;
+    while killed < KILLS {
+        std::thread::sleep(Duration::from_micros(1 + dice.below(300_000)));
+        if String::from_utf8_lossy(&child.out()).contains("GUEST-DONE") {
+            break;
+        }
+        child.member("device block").signal(Signal::SIGKILL);
+        killed += 1;
+        wait_for_pause(&mut monitor);
+        assert_eq!(monitor.ask("device_restart d"), "");
+        assert_eq!(monitor.ask("cont"), "");
+    }
+    drop(monitor);
+    let done = child.end(PATIENCE).well();
+    assert_eq!(killed, KILLS, "the guest was done too soon: {}", done.text());
+    // The second pass wrote last.
+    let text = done.text();
+    let (first, second) = text.split_at(text.rfind("written").unwrap());
+    assert_eq!(first.matches("direct reads 200").count(), 1, "{text}");
+    check_text(second, &done.err, Some(&content(&lab, "rec/disks/d.qcow2")));
+    let verified = lab.start("verify rec --json").end(PATIENCE).well().json();
+    assert_eq!(verified["ok"], true, "{verified}");
+    let log = lab.run("log rec").well().text();
+    assert_eq!(log.matches("device-restarted").count(), KILLS as usize, "the journal says what happened");
+}
+
+/// A live disk that is told to end finishes first.
+#[test]
+fn a_disk_in_use_is_started_again() {
+    let Some(guests) = guests() else { return };
+    let lab = Lab::new();
+    make_qcow2(&lab, "d.qcow2");
+    let more = "-drive file=d.qcow2,if=none,id=d -device virtio-blk-pci,drive=d \
+                -monitor unix:m,server=on,wait=off -icount shift=auto,rr=record,rrfile=rec";
+    let mut child = start(&lab, &guests, "sectors", more);
+    let mut monitor = Monitor::connect(&lab.path("m"));
+    child.until_text("GUEST-UP", PATIENCE);
+    for _ in 0..10 {
+        std::thread::sleep(Duration::from_millis(70));
+        assert_eq!(monitor.ask("device_restart d"), "");
+    }
+    drop(monitor);
+    let done = child.end(PATIENCE).well();
+    check(&done, Some(&content(&lab, "rec/disks/d.qcow2")));
+    let verified = lab.start("verify rec --json").end(PATIENCE).well().json();
+    assert_eq!(verified["ok"], true, "{verified}");
+}

@@ -1,0 +1,296 @@
+//! Back-ends that have guest RAM itself (`window=off`): the plain vhost-user way, for runs that are not recorded.
+//!
+//! The back-end serves the guest's rings where they are; here are only its start and stop, kicks, and interrupts. What it writes
+//! happens at any moment, so nothing of this could be repeated. Control queues are served here as with a window.
+
+use super::Service;
+use super::ring::{GuestRing, RingFault};
+use super::roles;
+use super::watch::Watch;
+use super::{offer, ring};
+use crate::core::Core;
+use crate::mem::ram::Ram;
+use crate::window::WindowError;
+use crate::window::session::{RingPlace, Session};
+use replay::event::DeviceIndex;
+use std::collections::BTreeMap;
+use std::sync::atomic::{Ordering, fence};
+use vhost::VhostUserMemoryRegionInfo;
+
+/// A connected back-end that shares guest RAM.
+pub struct SharedBackEnd {
+    session: Session,
+    /// Features with which it runs; none: it is stopped.
+    started: Option<u64>,
+    /// Its rings that run, by its own number of the queue.
+    rings: BTreeMap<u16, Running>,
+}
+
+/// A ring that the back-end serves.
+struct Running {
+    place: RingPlace,
+    watch: Watch,
+}
+
+impl SharedBackEnd {
+    /// The back-end behind a session, stopped.
+    pub fn new(session: Session) -> SharedBackEnd {
+        SharedBackEnd { session, started: None, rings: BTreeMap::new() }
+    }
+
+    fn start(&mut self, ram: &Ram, features: u64) -> Result<(), WindowError> {
+        // Guest physical and user addresses are the same, so no message depends on where anything is mapped.
+        let region = |(gpa, size, offset)| VhostUserMemoryRegionInfo {
+            guest_phys_addr: gpa,
+            memory_size: size,
+            userspace_addr: gpa,
+            mmap_offset: offset,
+            mmap_handle: ram.fd(),
+        };
+        let regions: Vec<_> = ram.pieces().into_iter().map(region).collect();
+        let places: Vec<_> = self.rings.values().map(|running| running.place).collect();
+        self.session.start(features, &regions, &places)?;
+        self.started = Some(features);
+        Ok(())
+    }
+
+    fn stop(&mut self) -> Result<(), WindowError> {
+        let places: Vec<_> = self.rings.values().map(|running| running.place).collect();
+        self.rings.clear();
+        if self.started.take().is_some() {
+            self.session.stop(&places)?;
+        }
+        Ok(())
+    }
+}
+
+/// A queue of a function, and the same as a queue of its back-end.
+pub(super) type OfBackEnd = (DeviceIndex, u16);
+
+impl Service {
+    /// Gives a device's back-end guest RAM instead of a window.
+    pub fn share(&mut self, device: DeviceIndex, back_end: SharedBackEnd) {
+        self.shared.insert(device, back_end);
+    }
+
+    /// Whether the back-end of a device has guest RAM itself.
+    pub fn shares_ram(&self, device: DeviceIndex) -> bool {
+        self.shared.contains_key(&device)
+    }
+
+    /// Features that such a back-end offers.
+    pub(super) fn shared_features(&self, device: DeviceIndex) -> Option<u64> {
+        self.shared.get(&device).map(|back_end| back_end.session.features())
+    }
+
+    /// Features and configuration space of such a back-end.
+    pub(super) fn shared_offer(
+        &mut self,
+        device: DeviceIndex,
+        size: usize,
+    ) -> Result<Option<(u64, Vec<u8>)>, WindowError> {
+        let Some(back_end) = self.shared.get_mut(&device) else { return Ok(None) };
+        Ok(Some((back_end.session.features(), back_end.session.config(size)?)))
+    }
+
+    /// How many requests such a back-end has answered, if it has others.
+    pub(super) fn shared_at_work(&self, device: DeviceIndex) -> Option<u64> {
+        let rings = &self.shared.get(&device)?.rings;
+        let busy = rings.values().any(|running| running.watch.is_busy());
+        busy.then(|| rings.values().map(|running| running.watch.answered()).sum())
+    }
+
+    /// The queue of a back-end that serves a guest's queue itself.
+    pub(super) fn shared_queue(&self, index: usize, queue: u16) -> Option<OfBackEnd> {
+        let (device, of_back_end, _) = roles::shared_queue(&self.functions[index].kind, queue)?;
+        self.shares_ram(device).then_some((device, of_back_end))
+    }
+
+    /// The guest's queue that is `queue` of a back-end.
+    pub fn guest_queue(&self, device: DeviceIndex, queue: u16) -> Option<u16> {
+        let index = self.function_of(device)?;
+        let count = self.functions[index].kind.queue_count();
+        (0..count).find(|&guest| self.shared_queue(index, guest) == Some((device, queue)))
+    }
+
+    /// The back-ends of a function that share guest RAM.
+    fn sharing(&self, index: usize) -> Vec<DeviceIndex> {
+        let ends = self.functions[index].back_ends();
+        ends.into_iter().map(|(device, _)| device).filter(|device| self.shares_ram(*device)).collect()
+    }
+
+    /// DRIVER_OK: gives the back-ends RAM and the rings that the driver has enabled.
+    pub(super) fn start_shared(&mut self, core: &mut Core, index: usize) -> Result<(), WindowError> {
+        let driver = core.chipset.virtio(index).driver_features();
+        for device in self.sharing(index) {
+            let count = self.functions[index].kind.queue_count();
+            for queue in 0..count {
+                if self.shared_queue(index, queue).is_some_and(|(of, _)| of == device)
+                    && !self.add_ring(core, (index, queue))
+                {
+                    return self.stop_shared(index);
+                }
+            }
+            let kind = &self.functions[index].kind;
+            if let Some(back_end) = self.shared.get_mut(&device) {
+                let features = offer::for_shared_back_end(kind, driver, back_end.session.features());
+                back_end.start(&core.mem.ram, features)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a ring in, if the driver has enabled it; false: it is wrong, and the device needs a reset.
+    fn add_ring(&mut self, core: &mut Core, (index, queue): (usize, u16)) -> bool {
+        let kind = &self.functions[index].kind;
+        let Some((device, number, outward)) = roles::shared_queue(kind, queue) else { return true };
+        let registers = core.chipset.virtio(index);
+        let Some(set_up) = registers.queue(queue).filter(|queue| queue.enabled).cloned() else { return true };
+        let areas = (set_up.descriptors, set_up.driver_area, set_up.device_area);
+        let ring = GuestRing::new(set_up.size, areas.0, areas.1, areas.2, false);
+        let bus_master = registers.bus_master();
+        let checked = if bus_master { ring.check(&core.mem.ram) } else { Err(ring::unreachable(areas.1)) };
+        if let Err(fault) = checked {
+            self.break_down(core, index, queue, &fault);
+            return false;
+        }
+        let place = RingPlace {
+            queue: number.into(),
+            size: set_up.size,
+            descriptors: areas.0,
+            avail: areas.1,
+            used: areas.2,
+            base: 0,
+        };
+        if let Some(back_end) = self.shared.get_mut(&device) {
+            back_end.rings.insert(number, Running { place, watch: Watch::new(ring, outward) });
+        }
+        true
+    }
+
+    /// Stops the back-ends of a function: when this returns they touch RAM no more.
+    pub(super) fn stop_shared(&mut self, index: usize) -> Result<(), WindowError> {
+        for device in self.sharing(index) {
+            if let Some(back_end) = self.shared.get_mut(&device) {
+                back_end.stop()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops all of them.
+    pub fn stop_all_shared(&mut self) -> Result<(), WindowError> {
+        self.shared.values_mut().try_for_each(SharedBackEnd::stop)
+    }
+
+    /// The guest kicks a queue that a back-end serves.
+    pub(super) fn kick_shared(
+        &mut self,
+        core: &mut Core,
+        (index, queue): (usize, u16),
+        (device, number): OfBackEnd,
+    ) -> Result<(), WindowError> {
+        let function = &core.virtio.functions[index];
+        if !function.started || function.broken {
+            return Ok(());
+        }
+        if !core.chipset.virtio(index).bus_master() {
+            let gpa = core.chipset.virtio(index).queue(queue).map_or(0, |queue| queue.driver_area);
+            return self.fail_shared(core, (index, queue), &ring::unreachable(gpa));
+        }
+        let runs = |service: &Service| service.shared[&device].rings.contains_key(&number);
+        if !runs(self) {
+            // Enabled after DRIVER_OK.
+            if !self.add_ring(core, (index, queue)) {
+                return self.stop_shared(index);
+            }
+            let Some(back_end) = self.shared.get_mut(&device) else { return Ok(()) };
+            let Some(running) = back_end.rings.get(&number) else { return Ok(()) };
+            back_end.session.start_ring(&running.place)?;
+        }
+        if self.look_at(core, (index, queue), (device, number))? {
+            // What the guest has written must be visible before the kick.
+            fence(Ordering::SeqCst);
+            self.shared[&device].session.kick(number.into())?;
+        }
+        Ok(())
+    }
+
+    /// Looks at one ring; false: it is wrong, or does not run.
+    fn look_at(
+        &mut self,
+        core: &mut Core,
+        (index, queue): (usize, u16),
+        (device, number): OfBackEnd,
+    ) -> Result<bool, WindowError> {
+        let running = self.shared.get_mut(&device).and_then(|back_end| back_end.rings.get_mut(&number));
+        let Some(running) = running else { return Ok(false) };
+        match running.watch.look(&mut core.mem.ram) {
+            Ok(()) => Ok(true),
+            Err(fault) => self.fail_shared(core, (index, queue), &fault).map(|()| false),
+        }
+    }
+
+    fn fail_shared(
+        &mut self,
+        core: &mut Core,
+        (index, queue): (usize, u16),
+        fault: &RingFault,
+    ) -> Result<(), WindowError> {
+        self.break_down(core, index, queue, fault);
+        self.stop_shared(index)
+    }
+
+    /// Looks at all rings that back-ends serve themselves. Between two instructions, every quantum.
+    pub fn watch_shared(&mut self, core: &mut Core) -> Result<(), WindowError> {
+        if self.shared.is_empty() {
+            return Ok(());
+        }
+        let running = |(device, back_end): (&DeviceIndex, &SharedBackEnd)| {
+            back_end.rings.keys().map(|number| (*device, *number)).collect::<Vec<OfBackEnd>>()
+        };
+        for (device, number) in self.shared.iter().flat_map(running).collect::<Vec<OfBackEnd>>() {
+            let (Some(index), Some(queue)) = (self.function_of(device), self.guest_queue(device, number))
+            else {
+                continue;
+            };
+            self.look_at(core, (index, queue), (device, number))?;
+        }
+        Ok(())
+    }
+
+    /// A back-end that serves a queue itself has signalled it: an interrupt, whether it is wanted was its decision.
+    pub fn signalled(&mut self, core: &mut Core, index: usize, queue: u16) -> Result<(), WindowError> {
+        let Some(of_back_end) = self.shared_queue(index, queue) else { return Ok(()) };
+        if self.look_at(core, (index, queue), of_back_end)? {
+            let now = core.clock.at(core.cpu.icount);
+            core.chipset.virtio_queue_interrupt(index, queue, now);
+        }
+        Ok(())
+    }
+
+    /// Takes another back-end for a device that shares RAM; false: the device is none of them.
+    pub fn reconnect_shared(
+        &mut self,
+        core: &Core,
+        device: DeviceIndex,
+        session: Session,
+    ) -> Result<bool, WindowError> {
+        let Some(back_end) = self.shared.get_mut(&device) else { return Ok(false) };
+        let missing = back_end.session.features() & !session.features();
+        if missing != 0 {
+            return Err(session.changed(missing));
+        }
+        back_end.session = session;
+        let Some(features) = back_end.started else { return Ok(true) };
+        for running in back_end.rings.values_mut() {
+            // All up to there were given back; what was begun is done again, as QEMU does after a reconnect.
+            running.place.base = running.watch.base(&core.mem.ram).unwrap_or(0);
+        }
+        back_end.start(&core.mem.ram, features)?;
+        for number in back_end.rings.keys() {
+            back_end.session.kick((*number).into())?;
+        }
+        Ok(true)
+    }
+}
