@@ -103,6 +103,9 @@ impl Sequence<'_> {
         if let Err(error) = self.attend_swaps() {
             return Some(End::Failed(error));
         }
+        if let Err(error) = self.core.attend_debugger() {
+            return Some(End::Failed(error));
+        }
         self.core.release_due_keys(Instant::now());
         if self.core.take_quit_request() {
             self.ask_to_end(ShutdownCause::HostQuit);
@@ -178,7 +181,9 @@ impl Sequence<'_> {
     fn attend_lane(&mut self) -> Option<End> {
         let result = self.core.receive();
         for ticket in self.core.take_done_tickets() {
-            self.ticket_done(ticket);
+            if let Err(error) = self.ticket_done(ticket) {
+                return Some(End::Failed(error));
+            }
         }
         match result {
             Ok(end) => end,
@@ -186,10 +191,11 @@ impl Sequence<'_> {
         }
     }
 
-    fn ticket_done(&mut self, ticket: Ticket) {
+    fn ticket_done(&mut self, ticket: Ticket) -> Result<(), String> {
         for monitor in &mut self.monitors {
             monitor.ticket_done(ticket, &mut self.core);
         }
+        self.core.debugger_ticket_done(ticket)
     }
 
     fn attend_calls(&mut self, ready: &[bool]) {
@@ -226,7 +232,7 @@ impl Sequence<'_> {
             self.core.swapped(outcome)?;
         }
         for ticket in self.core.take_done_tickets() {
-            self.ticket_done(ticket);
+            self.ticket_done(ticket)?;
         }
         Ok(())
     }

@@ -12,6 +12,8 @@ use std::time::Duration;
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// The same where somebody waits for the end.
 pub const QUIT_DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time between two looks for room while the machine stands still.
+const BACKLOG_NAP: Duration = Duration::from_millis(10);
 
 /// Room a UART must have before input is taken from its back-end: all that a window can hold.
 const INPUT_ROOM_MIN: usize = 32 << 10;
@@ -188,6 +190,11 @@ impl Consoles {
     pub fn backlogged(&self) -> Option<DeviceIndex> {
         let mut ports = self.ports.iter().chain([&self.debug]).flatten();
         ports.find(|port| !port.backlog.is_empty()).map(|port| port.device)
+    }
+
+    /// How long a machine that stands still may sleep: what has had no room is to be sent all the same.
+    pub fn nap(&self) -> Option<Duration> {
+        self.backlogged().map(|_| BACKLOG_NAP)
     }
 
     /// Waits until the back-ends have taken all output, or one of them takes none for this long.

@@ -12,6 +12,7 @@ use super::patience::Stillness;
 use super::silence::Silence;
 use super::stall::Stall;
 use crate::chipset::rtc::Look;
+use crate::gdb;
 use replay::event::{DeviceIndex, Event, ShutdownCause, Stamped};
 use replay::lane::{RunState, VcpuEnd, Wake};
 use replay::message::{Control, Inbound, Offer, Outbound, PauseReason};
@@ -49,6 +50,8 @@ pub struct Live {
     /// Devices with input that had no room yet.
     waiting: BTreeSet<u16>,
     paused: bool,
+    /// In a pause, of which the broker and the debugger know.
+    standing: bool,
     /// icount at which events were last allowed.
     last_icount: Option<u64>,
     quanta: u32,
@@ -84,6 +87,7 @@ impl Live {
             offers: VecDeque::new(),
             waiting: BTreeSet::new(),
             paused: setup.start_paused,
+            standing: false,
             last_icount: None,
             quanta: 0,
             stillness: Stillness::default(),
@@ -114,7 +118,7 @@ impl Live {
 
     /// Takes all messages: controls act, offers wait their turn.
     fn receive(&mut self, machine: &mut Machine) -> Result<Option<Flow>, RunError> {
-        if self.lane.attention().load(Ordering::Relaxed) == 0 {
+        if self.lane.attention().load(Ordering::Relaxed) == 0 && !machine.debugger.wants_stop() {
             return Ok(None);
         }
         self.lane.take_attention();
@@ -126,20 +130,29 @@ impl Live {
                         return Ok(Some(Flow::Leave));
                     }
                 }
+                Inbound::Debugger(message) => machine.debugger.take(message),
                 Inbound::Apply(_) | Inbound::LogEnds { .. } | Inbound::Rewound => {
                     return Err(RunError::Setup("the broker sent a replay's message to a live run".into()));
                 }
             }
         }
+        gdb::attend(machine, &mut self.lane, &mut self.paused, self.standing)?;
         Ok(None)
     }
 
     fn control(&mut self, machine: &mut Machine, sequence: u64, control: Control) -> Result<Flow, RunError> {
         let mut flow = Flow::Go;
         match control {
-            Control::Stop => self.paused = true,
-            Control::Continue => self.paused = false,
+            Control::Stop => {
+                self.paused = true;
+                gdb::overruled(machine);
+            }
+            Control::Continue => {
+                self.paused = false;
+                gdb::overruled(machine);
+            }
             Control::Quit => flow = Flow::Leave,
+            Control::Debugger { listens } => machine.debugger_listens(listens, self.lane.waker())?,
             Control::Reconnect { device } => {
                 machine.reconnect(device)?;
                 self.restarted.push(device);
@@ -169,23 +182,38 @@ impl Live {
         machine.flush_consoles()?;
         self.paused = true;
         self.publish(machine, RunState::Paused);
+        let reason = gdb::stand(machine, reason);
         self.lane.send(&Outbound::Paused { icount: Icount(machine.icount()), reason })?;
-        self.lane.ring_doorbell()?;
-        while self.paused {
-            if let Some(cause) = self.quit_offered() {
-                self.fix_time(machine, None)?;
-                return self.end(machine, cause);
-            }
-            self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, None)?;
-            if self.receive(machine)? == Some(Flow::Leave) {
-                return Ok(Flow::Leave);
-            }
+        if reason != PauseReason::Debugger {
+            self.lane.ring_doorbell()?;
+        }
+        self.standing = true;
+        let flow = self.stand_still(machine)?;
+        self.standing = false;
+        if flow == Flow::Leave {
+            return Ok(flow);
         }
         self.idle_since = None;
         self.silence.begin_anew();
         self.paused = false;
         self.pace = Pace::new(machine.icount(), self.clock.now());
         self.publish(machine, RunState::Running);
+        Ok(Flow::Again)
+    }
+
+    fn stand_still(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
+        gdb::attend(machine, &mut self.lane, &mut self.paused, self.standing)?;
+        while self.paused {
+            if let Some(cause) = self.quit_offered() {
+                self.fix_time(machine, None)?;
+                return self.end(machine, cause);
+            }
+            self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, machine.consoles.nap())?;
+            machine.backlogged()?;
+            if self.receive(machine)? == Some(Flow::Leave) {
+                return Ok(Flow::Leave);
+            }
+        }
         Ok(Flow::Again)
     }
 
@@ -200,6 +228,7 @@ impl Live {
         machine.flush_consoles()?;
         let is_wanted = cause.is_from_host();
         machine.consoles.drain(if is_wanted { QUIT_DRAIN_TIMEOUT } else { DRAIN_TIMEOUT })?;
+        machine.debugger.note_end(cause);
         self.journal(machine, Event::Shutdown { cause })?;
         self.publish(machine, RunState::Ended);
         self.lane.send(&Outbound::Ended { cause, icount: Icount(machine.icount()) })?;
@@ -391,6 +420,9 @@ impl Inputs for Live {
         // What the last instruction sent: it has retired, so these have a place in the journal.
         for note in machine.take_sent() {
             self.journal(machine, note)?;
+        }
+        if gdb::comes_to_stop(machine, self.paused) {
+            return self.pause(machine, PauseReason::Stopped);
         }
         if machine.core.between_delivery_and_retirement() {
             return if self.stillness.is_long() { self.stuck(machine) } else { Ok(Flow::Go) };

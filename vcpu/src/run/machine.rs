@@ -1,12 +1,13 @@
 //! The guest machine: core, interpreter, consoles, and what happens to it from outside.
 
-use super::connect::{Outside, receive_session};
+use super::connect::{Outside, receive_listener, receive_session};
 use super::consoles::Consoles;
 use super::digest::{self, RamDigest};
 use super::error::RunError;
 use super::power_on;
 use crate::chipset::rtc::Look;
 use crate::core::Core;
+use crate::gdb::Debugger;
 use crate::interp::{Interpreter, Stop};
 use crate::snapshot::History;
 use crate::snapshot::history::Place;
@@ -14,6 +15,7 @@ use crate::system::entropy::Entropy;
 use crate::virtio::{Service, Tag};
 use crate::window::requests::Done;
 use replay::event::{DeviceIndex, Event, ShutdownCause};
+use replay::lane::Waker;
 use replay::machine::PanicAction;
 use replay::setup::VcpuSetup;
 use replay::time::Vtime;
@@ -65,6 +67,8 @@ pub struct Machine {
     history: Option<History>,
     /// The monitor asked for a reset: what comes of it is decided where the guest's own resets are.
     reset_asked: bool,
+    /// Who looks at the machine from outside.
+    pub debugger: Debugger,
     /// The guest is about to read a time that follows the host's clock.
     rtc_look: Option<Look>,
 }
@@ -85,6 +89,7 @@ impl Machine {
             interpreter: Interpreter::default(),
             history: None,
             reset_asked: false,
+            debugger: Debugger::new(setup.mode),
             rtc_look: None,
         })
     }
@@ -120,7 +125,10 @@ impl Machine {
 
     /// Executes until `limit`, the next timer, or something to look at.
     pub fn run(&mut self, limit: u64) -> Stop {
-        let limit = limit.min(self.timer_icount());
+        if self.core.probe.watches() {
+            self.core.probe_device_writes();
+        }
+        let limit = limit.min(self.timer_icount()).min(self.debugger.limit());
         self.interpreter.run(&mut self.core, limit)
     }
 
@@ -170,6 +178,15 @@ impl Machine {
             return Err(RunError::Setup(format!("device {} had no back-end and cannot get one", choice.id)));
         }
         Ok(())
+    }
+
+    /// Expects debuggers on the socket that is on its way, or on none.
+    pub fn debugger_listens(&mut self, listens: bool, waker: Waker) -> Result<(), RunError> {
+        let listener = match (&self.control, listens) {
+            (Some(control), true) => Some(receive_listener(control)?),
+            _ => None,
+        };
+        self.debugger.listen(listener, waker)
     }
 
     /// Restarts the machine as its reset line does, and loads the kernel again.
