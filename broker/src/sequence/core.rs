@@ -523,7 +523,13 @@ impl Host for Core {
     }
 
     fn offer(&mut self, offer: Offer) -> Result<(), String> {
-        self.try_offer(offer)
+        let resets = offer == Offer::Reset;
+        self.try_offer(offer)?;
+        if resets && matches!(self.status, RunStatus::Shutdown | RunStatus::Panicked) {
+            // It happens when the machine goes on, which it now can.
+            self.status = RunStatus::Paused;
+        }
+        Ok(())
     }
 
     fn release_keys_later(&mut self, scancodes: Vec<u16>, hold_ms: u64) {
