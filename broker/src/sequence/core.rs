@@ -171,6 +171,10 @@ impl Core {
                 self.icount = self.icount.max(icount.0);
                 return Ok(self.paused(reason));
             }
+            Outbound::NotConnected { sequence, device, why } => {
+                let failure = swap::Failure { why, lost: true };
+                self.swapped(swap::Outcome { ticket: sequence, device, result: Err(failure) })?;
+            }
             Outbound::Divergence { icount, field, expected, found } => {
                 self.divergence.get_or_insert(Divergence { icount: icount.0, field, expected, found });
             }

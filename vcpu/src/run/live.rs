@@ -154,11 +154,12 @@ impl Live {
             Control::Quit => flow = Flow::Leave,
             Control::Debugger { listens } => machine.debugger_listens(listens, self.lane.waker())?,
             Control::Reconnect { device } => {
-                machine.reconnect(device)?;
-                self.restarted.push(device);
-                // The signals of the back-end before it may be lost.
-                let queues = machine.description.queue_count(device);
-                self.offers.extend((0..queues).map(|queue| Offer::DeviceReady { device, queue }));
+                if let Err(why) = self.reconnect(machine, device) {
+                    let why = why.to_string();
+                    self.lane.send(&Outbound::NotConnected { sequence, device, why })?;
+                    self.lane.ring_doorbell()?;
+                    return Ok(Flow::Go);
+                }
             }
             Control::Seek { .. } | Control::Break { .. } | Control::DeleteBreak { .. } => {
                 return Err(RunError::Setup("the broker asked a live run to seek".into()));
@@ -170,6 +171,16 @@ impl Live {
         self.lane.send(&Outbound::Ack { sequence })?;
         self.lane.ring_doorbell()?;
         Ok(flow)
+    }
+
+    /// Takes another back-end. Without one the machine stands still: the broker has stopped it.
+    fn reconnect(&mut self, machine: &mut Machine, device: DeviceIndex) -> Result<(), RunError> {
+        machine.reconnect(device)?;
+        self.restarted.push(device);
+        // The signals of the back-end before it may be lost.
+        let queues = machine.description.queue_count(device);
+        self.offers.extend((0..queues).map(|queue| Offer::DeviceReady { device, queue }));
+        Ok(())
     }
 
     fn publish(&self, machine: &Machine, state: RunState) {
