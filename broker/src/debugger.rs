@@ -137,6 +137,16 @@ impl Debugger {
         self.attached
     }
 
+    /// The machine has left the end of its run.
+    pub fn left_end(&mut self) {
+        self.kept = None;
+    }
+
+    /// A debugger looks at the machine.
+    pub fn is_attached(&self) -> bool {
+        self.attached
+    }
+
     /// A command for the monitor.
     pub fn put_line(&mut self, number: u64, line: String) {
         self.lines.push_back((number, line));

@@ -196,6 +196,52 @@ pub fn counter() -> Vec<u8> {
     multiboot(&code.concat())
 }
 
+/// First instruction of the handlers of `sleeper`: timer, and #UD.
+pub const SLEEPER_HANDLERS: [u64; 2] = [0x10_0200, 0x10_0220];
+/// Its invalid instruction.
+pub const SLEEPER_INVALID: u64 = 0x10_00a1;
+
+/// Sleeps in HLT until a timer wakes it, then runs into an invalid instruction, `rounds` times; then powers off. It counts rounds
+/// at 2 MiB, timers 4 bytes behind, invalid instructions 8 bytes behind.
+pub fn sleeper(rounds: u8) -> Vec<u8> {
+    let gate = |handler: u64| {
+        let [low, high] = [handler as u16, (handler >> 16) as u16].map(u16::to_le_bytes);
+        [low[0], low[1], 0x10, 0, 0, 0x8e, high[0], high[1]]
+    };
+    let [timer, invalid] = SLEEPER_HANDLERS;
+    let begin = [
+        &[0xbc, 0, 0, 0x18, 0][..],                        // mov esp, 0x180000
+        &[0x0f, 0x01, 0x1d, 0xf0, 0x02, 0x10, 0],          // lidt [0x1002f0]
+        &[0xb0, 0x11, 0xe6, 0x20, 0xb0, 0x20, 0xe6, 0x21], // 8259: vectors from 0x20
+        &[0xb0, 0x04, 0xe6, 0x21, 0xb0, 0x01, 0xe6, 0x21],
+        &[0xb0, 0xfe, 0xe6, 0x21], // only IRQ 0
+        &[0xb0, 0x34, 0xe6, 0x43, 0xb0, 0x00, 0xe6, 0x40, 0xb0, 0x04, 0xe6, 0x40], // 8254: 1024 ticks
+        &[0xfb],                   // sti
+    ];
+    let mut code = begin.concat();
+    // Where the loop begins is part of `SLEEPER_INVALID`.
+    code.resize(0xa0 - CODE_OFFSET as usize, 0x90);
+    code.extend([0xf4]); // again: hlt
+    code.extend([0x0f, 0x0b]); // ud2
+    code.extend([0xff, 0x05, 0, 0, 0x20, 0]); // inc dword [0x200000]
+    code.extend([0x83, 0x3d, 0, 0, 0x20, 0, rounds]); // cmp dword [0x200000], rounds
+    code.extend([0x72, 0xee]); // jb again
+    code.extend(POWER_OFF);
+    code.resize(0x200 - CODE_OFFSET as usize, 0x90);
+    code.extend([0xff, 0x05, 4, 0, 0x20, 0]); // timer: inc dword [0x200004]
+    code.extend([0x50, 0xb0, 0x20, 0xe6, 0x20, 0x58, 0xcf]); // push eax; end of interrupt; pop eax; iretd
+    code.resize(0x220 - CODE_OFFSET as usize, 0x90);
+    code.extend([0x83, 0x04, 0x24, 2]); // invalid: add dword [esp], 2
+    code.extend([0xff, 0x05, 8, 0, 0x20, 0, 0xcf]); // inc dword [0x200008]; iretd
+    code.resize(0x2f0 - CODE_OFFSET as usize, 0x90);
+    code.extend([0x07, 0x01, 0xf6, 0x02, 0x10, 0]); // limit and address of what follows
+    let mut gates = vec![0; 0x21 * 8];
+    gates[6 * 8..7 * 8].copy_from_slice(&gate(invalid));
+    gates[0x20 * 8..0x21 * 8].copy_from_slice(&gate(timer));
+    code.extend(gates);
+    multiboot(&code)
+}
+
 /// Prints a letter whenever the seconds of the RTC change, three times, and ends.
 pub fn seconds() -> Vec<u8> {
     let code = [

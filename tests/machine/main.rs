@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 #![allow(dead_code, reason = "the harness is shared with other test programs, which use more of it")]
 
+mod backwards;
 mod bad_input;
 mod damage;
 mod debugger;

@@ -1,5 +1,6 @@
 //! The machine's side of a run: lane, journal, state; what monitors act on.
 
+mod debugging;
 mod swaps;
 
 use super::ending::{Divergence, End};
@@ -12,7 +13,7 @@ use crate::journal::{JOURNAL_SEQUENCE, Journal, JournalError};
 use replay::event::{DeviceIndex, Input, ShutdownCause};
 use replay::lane::{BrokerEnd, RunState};
 use replay::machine::Machine;
-use replay::message::{Control, FromDebugger, Inbound, Offer, Outbound, PauseReason, ToDebugger};
+use replay::message::{Control, Inbound, Offer, Outbound, PauseReason};
 use replay::time::Icount;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -188,6 +189,8 @@ impl Core {
             Outbound::Rewind { events } => {
                 self.journal.rewind(&mut self.lane, events).map_err(|error| error.to_string())?;
                 self.rewound = true;
+                self.debugger.left_end();
+                self.divergence = None;
             }
         }
         Ok(None)
@@ -215,8 +218,9 @@ impl Core {
                 None
             }
             PauseReason::EndOfLog => {
-                self.status = RunStatus::Paused;
-                (!self.debugger.keeps(&End::Replayed)).then_some(End::Replayed)
+                let kept = self.debugger.keeps(&End::Replayed);
+                self.status = if kept { RunStatus::Debug } else { RunStatus::Paused };
+                (!kept).then_some(End::Replayed)
             }
             PauseReason::Divergence => {
                 self.status = RunStatus::InternalError;
@@ -226,58 +230,16 @@ impl Core {
                     expected: "no difference".to_owned(),
                     found: "a difference it did not name".to_owned(),
                 };
-                let end = End::Diverged(self.divergence.clone().unwrap_or_else(unnamed));
-                (!self.debugger.keeps(&end)).then_some(end)
-            }
-        }
-    }
-
-    /// What a debugger does or asks for.
-    fn debugger_says(&mut self, what: FromDebugger) -> Result<Option<End>, String> {
-        match what {
-            FromDebugger::Attached => return Ok(self.debugger.set_attached(true)),
-            FromDebugger::Detached => return Ok(self.debugger.set_attached(false)),
-            FromDebugger::Resumed => {
-                if self.status == RunStatus::Debug {
-                    self.status = RunStatus::Running;
+                let divergence = self.divergence.clone().unwrap_or_else(unnamed);
+                let end = End::Diverged(divergence.clone());
+                if !self.debugger.keeps(&end) {
+                    return Some(end);
                 }
-            }
-            FromDebugger::Continue => match self.cont() {
-                Ok(Some(_)) => {}
-                // It may have begun to run meanwhile.
-                Ok(None) => self.control(Control::Continue).map(drop)?,
-                Err(why) => self.tell_debugger(ToDebugger::Refused { why })?,
-            },
-            FromDebugger::Command { number, line } => self.debugger.put_line(number, line),
-            FromDebugger::Quit => self.quit_requested = true,
-        }
-        Ok(None)
-    }
-
-    fn tell_debugger(&mut self, message: ToDebugger) -> Result<(), String> {
-        self.lane.send(&Inbound::Debugger(message)).map_err(|error| error.to_string())?;
-        self.lane.raise_attention();
-        Ok(())
-    }
-
-    /// Carries out the monitor's commands that came from a debugger.
-    pub fn attend_debugger(&mut self) -> Result<(), String> {
-        while let Some((number, line)) = self.debugger.next_line() {
-            match debugger::command(&line, self) {
-                (text, None) => self.tell_debugger(ToDebugger::Answer { number, text })?,
-                (text, Some(ticket)) => self.debugger.wait_for(ticket, number, text),
+                // Who looks at it hears of it now; the end comes when nobody looks any more.
+                eprintln!("reprise: {divergence}");
+                None
             }
         }
-        Ok(())
-    }
-
-    /// A request is done: it may have been a debugger's.
-    pub fn debugger_ticket_done(&mut self, ticket: Ticket) -> Result<(), String> {
-        let Some((number, mut text)) = self.debugger.ticket_done(ticket) else { return Ok(()) };
-        if let Some(why) = self.take_failure(ticket) {
-            text.push_str(&format!("Error: {why}\n"));
-        }
-        self.tell_debugger(ToDebugger::Answer { number, text })
     }
 
     /// Requests of monitors that are done.
@@ -504,11 +466,19 @@ impl Host for Core {
 
     fn seek(&mut self, icount: u64) -> Result<Option<Ticket>, String> {
         match self.status {
-            RunStatus::Running | RunStatus::Paused | RunStatus::Debug | RunStatus::Prelaunch => {
+            // A debugger keeps the machine where it differs from its recording.
+            RunStatus::InternalError if !self.debugger.is_attached() => {
+                Err("the machine cannot go on".to_owned())
+            }
+            RunStatus::Running
+            | RunStatus::Paused
+            | RunStatus::Debug
+            | RunStatus::InternalError
+            | RunStatus::Prelaunch => {
                 self.status = RunStatus::Running;
                 self.control(Control::Seek { icount: Icount(icount) })
             }
-            RunStatus::Shutdown | RunStatus::Panicked | RunStatus::IoError | RunStatus::InternalError => {
+            RunStatus::Shutdown | RunStatus::Panicked | RunStatus::IoError => {
                 Err("the machine cannot go on".to_owned())
             }
         }

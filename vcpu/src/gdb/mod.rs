@@ -5,7 +5,6 @@
 //! it of every pause (`stand`), and asks whether its breakpoints and steps end here (`comes_to_stop`).
 
 mod frame;
-pub mod history;
 pub mod port;
 pub mod registers;
 pub mod session;
@@ -18,7 +17,6 @@ use gdbstub::common::Signal;
 use gdbstub::stub::BaseStopReason;
 use gdbstub::target::ext::base::reverse_exec::ReplayLogPosition;
 use gdbstub::target::ext::breakpoints::WatchKind;
-use history::{History, NoHistory};
 use port::Port;
 use replay::event::ShutdownCause;
 use replay::lane::{VcpuEnd, Waker};
@@ -38,8 +36,28 @@ pub(crate) enum Action {
         start: u64,
         end: u64,
     },
-    /// The history goes back.
-    Back,
+    /// Backwards.
+    Back(Back),
+}
+
+/// How a client wants the machine to go back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Back {
+    /// By one instruction.
+    Step,
+    /// To what would stop it last before here.
+    Continue,
+}
+
+/// What a client is told of a way back at its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// A step is done.
+    Step,
+    /// This would have stopped it.
+    Met(Hit),
+    /// There is nothing before.
+    Begin,
 }
 
 /// The debugger's side of a machine.
@@ -49,7 +67,7 @@ pub struct Debugger {
     /// Number of the client, of all that came.
     client: u64,
     mode: Mode,
-    history: Box<dyn History>,
+    back: Option<Back>,
     requests: Vec<FromDebugger>,
     notes: Vec<String>,
     refused_write_told: bool,
@@ -76,16 +94,12 @@ pub struct Debugger {
 impl Debugger {
     /// No debugger yet, in a run of this kind.
     pub fn new(mode: Mode) -> Debugger {
-        let why = match mode {
-            Mode::Replay => "going backwards is not available yet",
-            Mode::Plain | Mode::Record => "only a replay can go backwards",
-        };
         Debugger {
             port: None,
             session: None,
             client: 0,
             mode,
-            history: Box::new(NoHistory { why }),
+            back: None,
             requests: Vec::new(),
             notes: Vec::new(),
             refused_write_told: false,
@@ -113,9 +127,29 @@ impl Debugger {
         Ok(())
     }
 
-    /// What takes the machine back from here on.
-    pub fn set_history(&mut self, history: Box<dyn History>) {
-        self.history = history;
+    /// The client wants to go back.
+    pub fn wants_back(&self) -> bool {
+        self.back.is_some()
+    }
+
+    /// Takes the client's wish to go back.
+    pub fn take_back(&mut self) -> Option<Back> {
+        self.back.take()
+    }
+
+    /// A client is there.
+    pub fn is_attached(&self) -> bool {
+        self.session.is_some()
+    }
+
+    /// A way back is at its end: the machine is to be paused.
+    pub fn came_back(&mut self, told: Told) {
+        self.holds = true;
+        self.reason = Some(match told {
+            Told::Step => signal(Signal::SIGTRAP),
+            Told::Met(hit) => met(hit),
+            Told::Begin => BaseStopReason::ReplayLog { tid: Some(()), pos: ReplayLogPosition::Begin },
+        });
     }
 
     /// Takes a message of the broker.
@@ -158,11 +192,6 @@ impl Debugger {
         self.wants_stop
     }
 
-    /// A client waits for the machine, which cannot go on any more.
-    pub fn waits_in_vain(&self) -> bool {
-        self.session.as_ref().is_some_and(Session::is_running)
-    }
-
     fn may_write(&self) -> bool {
         self.mode == Mode::Plain
     }
@@ -173,10 +202,6 @@ impl Debugger {
 
     fn physical(&self) -> bool {
         self.physical
-    }
-
-    fn history(&mut self) -> &mut dyn History {
-        &mut *self.history
     }
 
     fn note(&mut self, text: String) {
@@ -196,6 +221,7 @@ impl Debugger {
     fn forget(&mut self) {
         self.session = None;
         (self.stop_at, self.range, self.reason, self.action) = (None, None, None, None);
+        self.back = None;
         (self.wants_stop, self.asked, self.holds, self.physical) = (false, false, false, false);
     }
 
@@ -316,10 +342,15 @@ fn obey(machine: &mut Machine, outcome: Outcome, paused: &mut bool) {
         }
         Outcome::Kill => debugger.requests.push(FromDebugger::Quit),
         Outcome::Resume => {
-            (debugger.stop_at, debugger.range) = match debugger.action.take() {
+            let action = debugger.action.take();
+            debugger.back = match action {
+                Some(Action::Back(back)) => Some(back),
+                Some(Action::Continue | Action::Step | Action::StepWithin { .. }) | None => None,
+            };
+            (debugger.stop_at, debugger.range) = match action {
                 Some(Action::Step) => (Some(icount + 1), None),
                 Some(Action::StepWithin { start, end }) => (Some(icount + 1), Some((start, end))),
-                Some(Action::Continue | Action::Back) | None => (None, None),
+                Some(Action::Continue | Action::Back(_)) | None => (None, None),
             };
             go_on(debugger, paused);
         }
@@ -394,7 +425,7 @@ pub fn stand(machine: &mut Machine, reason: PauseReason) -> PauseReason {
 fn tell(machine: &mut Machine, reason: PauseReason) {
     let debugger = &mut machine.debugger;
     let own = debugger.reason.take();
-    (debugger.stop_at, debugger.range) = (None, None);
+    (debugger.stop_at, debugger.range, debugger.back) = (None, None, None);
     (debugger.wants_stop, debugger.asked) = (false, false);
     let told = match reason {
         PauseReason::Stopped | PauseReason::Debugger => own.unwrap_or(signal(Signal::SIGINT)),

@@ -15,8 +15,6 @@ use std::convert::Infallible;
 
 /// Errors as numbers, as QEMU answers them.
 const INVALID: &[u8] = b"E22";
-/// Going back is refused in a replay.
-const NO_HISTORY: &[u8] = b"E14";
 /// Why a change of the guest is refused.
 const READ_ONLY: &str =
     "E.the guest may be changed in a plain run only: a recording or replay would no longer be true";
@@ -168,7 +166,8 @@ impl Session {
     /// Packets that gdbstub does not know, or must not see.
     fn ours(&mut self, machine: &mut Machine, body: &[u8]) -> Option<Outcome> {
         match body {
-            b"bs" | b"bc" => return self.backwards(machine, body),
+            // Only a replay has a past.
+            b"bs" | b"bc" if !machine.debugger.is_replay() => self.answer(INVALID),
             b"k" => return Some(Outcome::Kill),
             b"qqemu.sstepbits" => self.answer(b"ENABLE=1"),
             b"qqemu.sstep" => self.answer(b"0x1"),
@@ -195,24 +194,6 @@ impl Session {
             _ => return None,
         }
         Some(Outcome::None)
-    }
-
-    fn backwards(&mut self, machine: &mut Machine, body: &[u8]) -> Option<Outcome> {
-        if !machine.debugger.is_replay() {
-            self.answer(INVALID);
-            return Some(Outcome::None);
-        }
-        let history = machine.debugger.history();
-        let begun = if body == b"bs" { history.reverse_step() } else { history.reverse_continue() };
-        match begun {
-            // gdbstub learns that the machine goes on.
-            Ok(()) => None,
-            Err(why) => {
-                machine.debugger.note(format!("gdb: {why}"));
-                self.answer(NO_HISTORY);
-                Some(Outcome::None)
-            }
-        }
     }
 
     fn command(&mut self, digits: &[u8]) -> Outcome {

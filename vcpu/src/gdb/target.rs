@@ -4,7 +4,7 @@
 //! `session` lets through.
 
 use super::registers;
-use super::{Action, Debugger};
+use super::{Action, Back, Debugger};
 use crate::mem::ram::PAGE_SIZE;
 use crate::probe::{Watched, Watchpoint};
 use crate::run::machine::Machine;
@@ -259,17 +259,16 @@ impl SingleThreadRangeStepping for Machine {
     }
 }
 
-/// The history has begun to do it when gdbstub is asked.
 impl ReverseStep<()> for Machine {
     fn reverse_step(&mut self, (): ()) -> Result<(), Infallible> {
-        self.debugger.intend(Action::Back);
+        self.debugger.intend(Action::Back(Back::Step));
         Ok(())
     }
 }
 
 impl ReverseCont<()> for Machine {
     fn reverse_cont(&mut self) -> Result<(), Infallible> {
-        self.debugger.intend(Action::Back);
+        self.debugger.intend(Action::Back(Back::Continue));
         Ok(())
     }
 }

@@ -57,7 +57,7 @@ impl Interpreter {
                 return Stop::Stuck;
             }
             rounds += 1;
-            if PROBED && core.probe.has_hit() {
+            if PROBED && core.probe.is_to_stop() {
                 return Stop::Probe;
             }
             // At the limit nothing is delivered: events that are due here come first.
@@ -157,12 +157,15 @@ fn fetch_fault(core: &mut Core, fault: Fault) -> Result<bool, Triple> {
 fn deliver_interrupt(core: &mut Core, vector: u8, kind: Kind) -> Result<bool, Triple> {
     core.delivered_icount = Some(core.cpu.icount);
     core.deliver_interrupt(vector, kind)?;
+    core.probe.delivered(core.cpu.icount);
     Ok(true)
 }
 
 fn deliver_exception(core: &mut Core, fault: Fault) -> Result<(), Triple> {
     core.delivered_icount = Some(core.cpu.icount);
-    core.deliver_exception(fault)
+    core.deliver_exception(fault)?;
+    core.probe.delivered(core.cpu.icount);
+    Ok(())
 }
 
 /// Runs a block, or as much of it as the limit allows. True when the caller should look at devices.
@@ -187,7 +190,7 @@ fn run_block<const PROBED: bool>(core: &mut Core, block: &Block, limit: u64) -> 
     if block.key.bits != 64 {
         count = count.min(inside_limit(core, block));
         if count == 0 {
-            core.deliver_exception(Fault::gp(0))?;
+            deliver_exception(core, Fault::gp(0))?;
             return Ok(false);
         }
     }

@@ -59,9 +59,9 @@ impl Core {
             self.cpu.tlb.drop_fast_writes();
         }
         self.fast = FastMasks {
-            read_mask: entry::SIGN | entry::PRESENT | entry::IO | user_mask,
+            read_mask: entry::SIGN | entry::PRESENT | entry::IO | entry::WATCHED | user_mask,
             read_value: entry::PRESENT | user_value | never,
-            write_mask: entry::SIGN | entry::PRESENT | entry::FAST_WRITE | user_mask | write_user,
+            write_mask: entry::SIGN | entry::PRESENT | entry::OWN | user_mask | write_user,
             write_value: entry::PRESENT | entry::FAST_WRITE | user_value | write_user | never,
             write_protect,
         };
@@ -210,7 +210,7 @@ impl Core {
                 self.device_read(gpa, part);
             }
         }
-        if self.watched {
+        if self.watched || self.probe.watches() {
             self.data_breakpoint(gva, len, false);
         }
         Ok(())
@@ -233,7 +233,7 @@ impl Core {
                 self.cpu.tlb.allow_fast_writes(piece.gva);
             }
         }
-        if self.watched {
+        if self.watched || self.probe.watches() {
             self.data_breakpoint(gva, len, true);
         }
         Ok(())

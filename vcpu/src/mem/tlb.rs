@@ -2,7 +2,7 @@
 //!
 //! An entry says where the page is and what may be done to it, so one load, one mask and one compare
 //! decide an access. Which entries exist is part of the machine's state: they decide when accessed and
-//! dirty bits are set in the guest's page tables. `FAST_WRITE` is not; it may be dropped at any time.
+//! dirty bits are set in the guest's page tables. `FAST_WRITE`, which may be dropped at any time, and `WATCHED` are not.
 //!
 //! Entries go only by a flush, never by lack of room, so their set depends on the guest alone.
 
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
 
-/// Entry bits. Bits 0…2 are zero, 12…47 the guest physical page, 48…63 copies of linear address bit 47.
+/// Entry bits. Bits 0…2 are zero, 12…46 the guest physical page, 48…63 copies of linear address bit 47.
 pub mod entry {
     /// The entry holds a translation.
     pub const PRESENT: u64 = 1 << 3;
@@ -32,7 +32,11 @@ pub mod entry {
     /// The translation came from a large page.
     pub const LARGE: u64 = 1 << 11;
     /// The guest physical page.
-    pub const PAGE: u64 = 0x0000_ffff_ffff_f000;
+    pub const PAGE: u64 = 0x0000_7fff_ffff_f000;
+    /// A debugger watches the page: every access takes the slow path. Not machine state.
+    pub const WATCHED: u64 = 1 << 47;
+    /// What is not machine state.
+    pub const OWN: u64 = FAST_WRITE | WATCHED;
     /// Must equal the linear address's bits 48…63.
     pub const SIGN: u64 = 0xffff_0000_0000_0000;
 }
@@ -78,6 +82,8 @@ pub struct Tlb {
     compact_at: usize,
     /// Rises with every flush and every exchanged entry: what was derived from older ones is void.
     generation: u64,
+    /// Slots of the pages that a debugger watches, sorted.
+    watched: Vec<u64>,
 }
 
 // SAFETY: `table` points to a mapping that this value owns.
@@ -100,6 +106,7 @@ impl Tlb {
             large_slots: 512,
             compact_at: 1 << 17,
             generation: 1,
+            watched: vec![],
         })
     }
 
@@ -119,8 +126,9 @@ impl Tlb {
     /// Puts an entry for a canonical address; `LARGE` is set as `span` says.
     pub fn insert(&mut self, gva: u64, value: u64, span: Span) {
         let value = if span == Span::Small { value } else { value | entry::LARGE };
-        debug_assert!(value & entry::PRESENT != 0 && value & (7 | entry::FAST_WRITE) == 0);
+        debug_assert!(value & entry::PRESENT != 0 && value & (7 | entry::OWN) == 0);
         let slot = Self::slot(gva);
+        let value = value | self.watched_bit(slot as u64);
         // SAFETY: as for `entry`.
         let place = unsafe { &mut *self.table.as_ptr().add(slot) };
         if *place == 0 || (*place ^ value) & entry::GLOBAL != 0 {
@@ -137,6 +145,27 @@ impl Tlb {
             Span::Mib4 => self.large_slots = 1024,
             Span::Gib1 if self.huge_regions.contains(&(gva >> 30)) => {}
             Span::Gib1 => self.huge_regions.push(gva >> 30),
+        }
+    }
+
+    fn watched_bit(&self, slot: u64) -> u64 {
+        let watched = !self.watched.is_empty() && self.watched.binary_search(&slot).is_ok();
+        if watched { entry::WATCHED } else { 0 }
+    }
+
+    /// Marks the entries of the pages of these addresses as `WATCHED`, now and in future, and no others.
+    pub fn watch(&mut self, addresses: impl Iterator<Item = u64>) {
+        let mut slots: Vec<u64> = addresses.map(|gva| Self::slot(gva) as u64).collect();
+        slots.sort_unstable();
+        slots.dedup();
+        let before = std::mem::replace(&mut self.watched, slots.clone());
+        for slot in before.into_iter().chain(slots) {
+            let value = self.at(slot);
+            if value != 0 {
+                let value = value & !entry::WATCHED | self.watched_bit(slot);
+                // SAFETY: `at` has checked the slot.
+                unsafe { *self.table.as_ptr().add(slot as usize) = value };
+            }
         }
     }
 
@@ -271,7 +300,7 @@ impl Tlb {
         self.flush_all();
         self.drop_fast_writes();
         let fits = |(&slot, &value): (&u64, &u64)| {
-            slot < TABLE_SLOTS as u64 && value & entry::PRESENT != 0 && value & (7 | entry::FAST_WRITE) == 0
+            slot < TABLE_SLOTS as u64 && value & entry::PRESENT != 0 && value & (7 | entry::OWN) == 0
         };
         let entries = || saved.slots.iter().zip(&saved.values);
         let right = saved.slots.len() == saved.values.len() && entries().all(fits);
@@ -279,6 +308,7 @@ impl Tlb {
             return false;
         }
         for (&slot, &value) in entries() {
+            let value = value | self.watched_bit(slot);
             // SAFETY: the slot is below 2^36 (checked above).
             unsafe { *self.table.as_ptr().add(slot as usize) = value };
             let list = if value & entry::GLOBAL != 0 { &mut self.global } else { &mut self.local };
@@ -289,12 +319,12 @@ impl Tlb {
         true
     }
 
-    /// All entries as (slot, entry without `FAST_WRITE`), sorted: machine state.
+    /// All entries as (slot, entry without `OWN`), sorted: machine state.
     pub fn entries(&self) -> Vec<(u64, u64)> {
         let mut slots: Vec<u64> = self.local.iter().chain(&self.global).copied().collect();
         slots.sort_unstable();
         slots.dedup();
-        let read = |slot: u64| (slot, self.at(slot) & !entry::FAST_WRITE);
+        let read = |slot: u64| (slot, self.at(slot) & !entry::OWN);
         slots.into_iter().map(read).filter(|&(_, value)| value != 0).collect()
     }
 }
@@ -353,6 +383,25 @@ mod tests {
         assert_eq!(tlb.generation(), before);
         tlb.insert(0x1000, ENTRY + 0x1000, Span::Small);
         assert_ne!(tlb.generation(), before);
+    }
+
+    #[test]
+    fn watched_pages_are_marked_and_nobody_else_sees_it() {
+        let mut tlb = Tlb::new().expect("address space");
+        let high = 0xffff_8000_0000_7000;
+        tlb.insert(0x1000, ENTRY, Span::Small);
+        let state = tlb.entries();
+        tlb.watch([0x1ff8, high + 0x10].into_iter());
+        assert_eq!((tlb.entry(0x1000), tlb.entries()), (ENTRY | entry::WATCHED, state.clone()));
+        tlb.insert(high, ENTRY | entry::SIGN, Span::Small);
+        assert_ne!(tlb.entry(high) & entry::WATCHED, 0);
+        let saved = tlb.save();
+        assert!(tlb.restore(&saved));
+        assert_ne!(tlb.entry(high) & entry::WATCHED, 0);
+        tlb.watch([high].into_iter());
+        assert_eq!(tlb.entry(0x1000), ENTRY);
+        tlb.watch(std::iter::empty());
+        assert_eq!((tlb.entry(high), tlb.save()), (ENTRY | entry::SIGN, saved));
     }
 
     #[test]

@@ -31,7 +31,7 @@ impl Playback {
             let expected = match self.ahead.front() {
                 Some(Next::Event(next)) if next.icount == icount && next.event == note => {
                     self.ahead.pop_front();
-                    self.seek.events += 1;
+                    self.took_event(machine);
                     continue;
                 }
                 Some(Next::Event(next)) => format!("{:?} at icount {}", next.event, next.icount),

@@ -323,6 +323,7 @@ impl Machine {
         self.reset_asked = false;
         self.rtc_look = None;
         self.answers.clear();
+        self.core.probe.moved(place.events);
         self.interpreter.forget_blocks();
         Ok(())
     }

@@ -43,7 +43,8 @@ pub struct Playback {
     pub(super) paused: bool,
     /// In a pause, of which the broker and the debugger know.
     pub(super) standing: bool,
-    pub(super) over: bool,
+    /// Nothing comes after this: every attempt to go on ends with this reason.
+    pub(super) over: Option<PauseReason>,
     /// The guest has ended itself as recorded: what is left in the log is its end.
     pub(super) guest_ended: bool,
     pub(super) quanta: u32,
@@ -62,7 +63,7 @@ impl Playback {
             ahead: VecDeque::new(),
             paused: start_paused,
             standing: false,
-            over: false,
+            over: None,
             guest_ended: false,
             quanta: 0,
             stall: Stall::default(),
@@ -86,7 +87,7 @@ impl Playback {
             Inbound::Control { sequence, control: Control::Seek { icount } } => {
                 self.forget_goal()?;
                 gdb::overruled(machine);
-                self.seek.wish = Some(Goal { icount: icount.0, ticket: sequence });
+                self.seek.wish = Some(Goal::of_monitor(icount.0, sequence));
             }
             Inbound::Control { sequence, control } => {
                 match control {
@@ -170,12 +171,16 @@ impl Playback {
         }
     }
 
-    /// Stands still until told to go on; the end of the log and a divergence are for good.
+    /// Stands still until told to go on, or to another place.
     pub(super) fn pause(&mut self, machine: &mut Machine, reason: PauseReason) -> Result<Flow, RunError> {
         machine.flush_consoles()?;
         machine.consoles.drain(DRAIN_TIMEOUT)?;
+        self.leave_way(machine)?;
         self.paused = true;
-        self.over |= !matches!(reason, PauseReason::Stopped | PauseReason::Place);
+        self.over = match reason {
+            PauseReason::Stopped | PauseReason::Debugger | PauseReason::Place => self.over,
+            PauseReason::EndOfLog | PauseReason::Divergence | PauseReason::Shutdown(_) => Some(reason),
+        };
         self.publish(machine, RunState::Paused);
         let told = gdb::stand(machine, reason);
         self.lane.send(&Outbound::Paused { icount: Icount(machine.icount()), reason: told })?;
@@ -185,7 +190,7 @@ impl Playback {
             self.lane.ring_doorbell()?;
         }
         self.standing = true;
-        let flow = self.stand_still(machine, reason)?;
+        let flow = self.stand_still(machine)?;
         self.standing = false;
         if flow != Flow::Leave {
             self.publish(machine, RunState::Running);
@@ -193,15 +198,9 @@ impl Playback {
         Ok(flow)
     }
 
-    fn stand_still(&mut self, machine: &mut Machine, reason: PauseReason) -> Result<Flow, RunError> {
+    fn stand_still(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
         gdb::attend(machine, &mut self.lane, &mut self.paused, self.standing)?;
-        while (self.paused || self.over) && self.seek.wish.is_none() {
-            if machine.debugger.waits_in_vain() && self.over {
-                gdb::stand(machine, reason);
-                self.paused = true;
-                gdb::attend(machine, &mut self.lane, &mut self.paused, self.standing)?;
-                continue;
-            }
+        while self.paused && self.seek.wish.is_none() {
             self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, machine.consoles.nap())?;
             machine.backlogged()?;
             if self.receive(machine)? == Flow::Leave {
@@ -209,67 +208,6 @@ impl Playback {
             }
         }
         Ok(Flow::Again)
-    }
-
-    /// The way to the goal is given up, or at its end.
-    fn forget_goal(&mut self) -> Result<(), RunError> {
-        let goals = [self.seek.goal.take(), self.seek.wish.take()];
-        for goal in goals.into_iter().flatten() {
-            self.lane.send(&Outbound::Ack { sequence: goal.ticket })?;
-            self.lane.ring_doorbell()?;
-        }
-        Ok(())
-    }
-
-    /// Begins the way to the place that was asked for.
-    fn begin_seek(&mut self, machine: &mut Machine, wish: Goal) -> Result<Flow, RunError> {
-        if let Some(device) = machine.unanswered()? {
-            self.seek.wish = Some(wish);
-            return self.stalled(machine, device);
-        }
-        machine.consoles.hide(true);
-        (self.paused, self.over) = (false, false);
-        self.seek.goal = Some(wish);
-        if let Some(place) = self.seek.start_for(machine, wish.icount) {
-            machine.restore_snapshot(place)?;
-            self.seek.events = place.events;
-            self.seek.discards = true;
-            self.ahead.clear();
-            self.guest_ended = false;
-            (self.patience, self.stillness) = (Patience::default(), Stillness::default());
-            self.publish(machine, RunState::Running);
-            self.lane.send(&Outbound::Rewind { events: place.events })?;
-            self.lane.ring_doorbell()?;
-        }
-        self.publish(machine, RunState::Running);
-        Ok(Flow::Again)
-    }
-
-    /// The machine is where it was to go, or can go no further.
-    fn arrive(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
-        machine.flush_consoles()?;
-        machine.consoles.hide(false);
-        self.pause(machine, PauseReason::Place)
-    }
-
-    /// Goals, stops and snapshots at this place; a flow if the machine does not go on from here as it is.
-    fn attend_seek(&mut self, machine: &mut Machine) -> Result<Option<Flow>, RunError> {
-        if let Some(wish) = self.seek.wish.take() {
-            return self.begin_seek(machine, wish).map(Some);
-        }
-        let here = self.seek.here(machine);
-        if self.seek.is_marked(machine) && machine.is_quiet() && !self.guest_ended {
-            machine.take_snapshot(here.events)?;
-        } else if machine.history().is_some_and(|history| history.holds(here)) {
-            machine.pass_snapshot(here.events);
-        }
-        if self.seek.has_arrived(machine) {
-            return self.arrive(machine).map(Some);
-        }
-        if self.seek.breaks.remove(&here.icount) {
-            return self.pause(machine, PauseReason::Place).map(Some);
-        }
-        Ok(None)
     }
 
     /// The log has nothing more: the end of a replay, or as far as a seek can go.
@@ -352,8 +290,18 @@ impl Playback {
         }
     }
 
+    /// The next event is taken from the log.
+    pub(super) fn took_event(&mut self, machine: &mut Machine) {
+        let here = self.seek.here(machine);
+        self.seek.events += 1;
+        machine.core.probe.applies_event(here, self.seek.events);
+    }
+
     fn apply_due(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
         loop {
+            if self.seek.has_arrived(machine) {
+                return self.arrive(machine);
+            }
             if self.look_ahead(machine)? == Flow::Leave {
                 return Ok(Flow::Leave);
             }
@@ -369,7 +317,7 @@ impl Playback {
             }
             let flow = match self.ahead.pop_front() {
                 Some(Next::Event(stamped)) => {
-                    self.seek.events += 1;
+                    self.took_event(machine);
                     self.apply(machine, stamped)?
                 }
                 Some(end @ Next::End(..)) => {
@@ -378,7 +326,8 @@ impl Playback {
                 }
                 None => Flow::Go,
             };
-            if flow == Flow::Leave || machine.has_effects() {
+            // After a difference nothing more is applied.
+            if flow == Flow::Leave || machine.has_effects() || self.over.is_some() {
                 return Ok(flow);
             }
         }
@@ -404,7 +353,11 @@ impl Inputs for Playback {
         if gdb::comes_to_stop(machine, self.paused) {
             return self.pause(machine, PauseReason::Stopped);
         }
-        if machine.core.between_delivery_and_retirement() && !self.guest_ended {
+        if machine.core.probe.has_reached() {
+            return self.arrive(machine);
+        }
+        let leaves = self.seek.wish.is_some() || machine.debugger.wants_back();
+        if machine.core.between_delivery_and_retirement() && !self.guest_ended && !leaves {
             return if self.stillness.is_long() { self.stuck(machine) } else { Ok(Flow::Go) };
         }
         self.stillness = Stillness::default();
@@ -496,7 +449,7 @@ impl Inputs for Playback {
             Some(Next::Event(Stamped { icount, event: Event::Shutdown { cause: recorded } }))
                 if icount.0 == machine.icount() && recorded == cause =>
             {
-                self.seek.events += 1;
+                self.took_event(machine);
                 self.guest_ended = true;
                 Ok(Flow::Again)
             }

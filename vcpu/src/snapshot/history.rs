@@ -15,6 +15,23 @@ pub struct Place {
     pub events: u64,
 }
 
+/// A point between two instructions, exactly: deliveries of exceptions and interrupts retire nothing, so several of them may
+/// have one icount.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment {
+    /// Where.
+    pub place: Place,
+    /// Deliveries since the last retired instruction.
+    pub turn: u32,
+}
+
+impl Moment {
+    /// The arrival at a place.
+    pub fn arrival(place: Place) -> Moment {
+        Moment { place, turn: 0 }
+    }
+}
+
 /// Memory that snapshots may take.
 const BUDGET_BYTES: usize = 512 << 20;
 /// Instructions between two snapshots of a run that goes forward: about 100 ms of replay.
@@ -58,6 +75,19 @@ impl History {
     /// The latest snapshot at or before a place.
     pub fn before(&self, place: Place) -> Option<Place> {
         self.snapshots.range(..=place).next_back().map(|(place, _)| *place)
+    }
+
+    /// The latest snapshot before a moment.
+    pub fn last_before(&self, moment: Moment) -> Option<Place> {
+        self.before(moment.place).filter(|&found| Moment::arrival(found) < moment).or_else(|| {
+            let earlier = self.snapshots.range(..moment.place).next_back();
+            earlier.map(|(place, _)| *place)
+        })
+    }
+
+    /// The first snapshot.
+    pub fn first(&self) -> Option<Place> {
+        self.snapshots.keys().next().copied()
     }
 
     /// Whether there is a snapshot of a place.

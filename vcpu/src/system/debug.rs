@@ -78,11 +78,10 @@ fn data_matches(dr: &[u64; 8], address: u64, len: u64, write: bool) -> u64 {
 }
 
 impl Core {
-    /// To be called after any change of DR7 or of a debugger's watchpoints: arms or disarms the slow path of memory accesses.
+    /// To be called after any change of DR7: arms or disarms the slow path of memory accesses.
     pub fn breakpoints_changed(&mut self) {
         let on_data = |b: Breakpoint| matches!(b.access, access::WRITE | access::READ_WRITE);
-        let own = self.cpu.dr[7] & DR7_ENABLES != 0 && armed(&self.cpu.dr).any(on_data);
-        self.watched = own || self.probe.watches();
+        self.watched = self.cpu.dr[7] & DR7_ENABLES != 0 && armed(&self.cpu.dr).any(on_data);
         self.leave_block = true;
         self.refresh_access();
     }
