@@ -4,7 +4,8 @@
 //! in the journal; `Control` never does.
 
 use crate::event::{DeviceIndex, Input, ShutdownCause, Stamped};
-use crate::time::Icount;
+use crate::inspect::{Answer, Query};
+use crate::time::{Icount, Vtime};
 use serde::{Deserialize, Serialize};
 
 /// Broker → vCPU.
@@ -87,15 +88,30 @@ pub enum Control {
         /// Instructions retired.
         icount: Icount,
     },
+    /// Replay: as `Seek`, to the first place at which guest time is this or later.
+    SeekTime {
+        /// Guest time.
+        vtime: Vtime,
+    },
+    /// Replay: pause when guest time comes to this; once.
+    BreakTime {
+        /// Guest time.
+        vtime: Vtime,
+    },
     /// Replay: pause when the run comes here; once.
     Break {
         /// Instructions retired.
         icount: Icount,
     },
-    /// Replay: forget such a place; all of them if none is named.
+    /// Replay: forget such a place; all of them, also those in guest time, if none is named.
     DeleteBreak {
         /// Instructions retired.
         icount: Option<Icount>,
+    },
+    /// Tell something about the machine. Answered by [`Outbound::Inspected`], not acknowledged.
+    Inspect {
+        /// What.
+        query: Query,
     },
 }
 
@@ -108,6 +124,13 @@ pub enum Outbound {
     Ack {
         /// The command's number.
         sequence: u64,
+    },
+    /// The answer to [`Control::Inspect`].
+    Inspected {
+        /// The command's number.
+        sequence: u64,
+        /// The answer.
+        answer: Answer,
     },
     /// The machine stands still.
     Paused {

@@ -18,6 +18,7 @@ mod load;
 mod monitor;
 #[path = "../program/monitor_client.rs"]
 mod monitor_client;
+mod monitor_machine;
 #[path = "../program/process.rs"]
 mod process;
 mod progress;

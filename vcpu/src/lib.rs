@@ -8,6 +8,7 @@ pub mod chipset;
 pub mod core;
 pub mod fault;
 pub mod firmware;
+pub mod inspect;
 pub mod interp;
 pub mod isa;
 pub mod load;

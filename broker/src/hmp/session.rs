@@ -62,6 +62,9 @@ impl Session {
     pub fn ticket_done(&mut self, ticket: Ticket, host: &mut dyn Host) {
         if self.waiting == Some(ticket) {
             self.waiting = None;
+            if let Some(text) = host.take_text(ticket) {
+                self.put(&text);
+            }
             if let Some(why) = host.take_failure(ticket) {
                 self.put(&format!("Error: {why}\n"));
             }
@@ -165,12 +168,15 @@ pub fn date_text(unix_s: i64) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::super::host::{ReplayStatus, RunStatus};
+    use super::super::inquiry::{Begin, Inquired, Inquiries};
     use super::*;
     use crate::cli::chardev::Chardev;
     use replay::event::Input;
+    use replay::inspect::Query;
     use replay::machine::Machine;
     use replay::message::Offer;
     use replay::setup::Mode;
+    use replay::time::Vtime;
 
     /// A run that remembers what it was asked.
     pub(crate) struct Fake {
@@ -184,6 +190,8 @@ pub(crate) mod tests {
         pub waiting_for: Option<&'static str>,
         pub swaps: Vec<String>,
         pub failure: Option<String>,
+        pub asked: Vec<Query>,
+        pub inquiries: Inquiries,
     }
 
     impl Fake {
@@ -200,6 +208,8 @@ pub(crate) mod tests {
                 waiting_for: None,
                 swaps: vec![],
                 failure: None,
+                asked: vec![],
+                inquiries: Inquiries::default(),
             }
         }
     }
@@ -256,6 +266,27 @@ pub(crate) mod tests {
         }
         fn set_break(&mut self, _icount: u64) -> Result<Option<Ticket>, String> {
             Ok(None)
+        }
+        fn seek_time(&mut self, vtime: Vtime) -> Result<Option<Ticket>, String> {
+            self.swaps.push(format!("seek {vtime}"));
+            Ok(None)
+        }
+        fn set_break_time(&mut self, vtime: Vtime) -> Result<Option<Ticket>, String> {
+            self.swaps.push(format!("break {vtime}"));
+            Ok(None)
+        }
+        fn log_end(&self) -> Option<u64> {
+            Some(10_000_000)
+        }
+        fn inquire(&mut self, begin: Begin) -> Result<Inquired, String> {
+            let Fake { inquiries, asked, .. } = self;
+            inquiries.begin(9, None, begin, |query| {
+                asked.push(query);
+                Ok(())
+            })
+        }
+        fn take_text(&mut self, ticket: Ticket) -> Option<String> {
+            self.inquiries.take_text(ticket)
         }
         fn delete_break(&mut self, _icount: Option<u64>) -> Result<Option<Ticket>, String> {
             Ok(None)

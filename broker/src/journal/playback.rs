@@ -145,6 +145,14 @@ impl<R: Read> Journal for Playback<R> {
         }
     }
 
+    fn log_end(&self) -> Option<Icount> {
+        Some(match &self.ending {
+            Ending::Finished { icount } => *icount,
+            Ending::Cut { last_icount, .. } => *last_icount,
+            Ending::Damaged(damage) => damage.from,
+        })
+    }
+
     fn take_warning(&mut self) -> Option<String> {
         self.warning.take()
     }

@@ -4,12 +4,13 @@ use super::ending::{Divergence, End};
 use super::swap;
 use crate::cli::chardev::Chardev;
 use crate::hmp::host::{Host, ReplayStatus, RunStatus, Ticket};
+use crate::hmp::inquiry::{Begin, Inquired, Inquiries};
 use crate::journal::{JOURNAL_SEQUENCE, Journal, JournalError};
 use replay::event::{DeviceIndex, Input, ShutdownCause};
 use replay::lane::{BrokerEnd, RunState};
 use replay::machine::Machine;
 use replay::message::{Control, Inbound, Offer, Outbound, PauseReason};
-use replay::time::Icount;
+use replay::time::{Icount, Vtime};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
@@ -66,6 +67,8 @@ pub struct Core {
     unanswered_swaps: BTreeSet<Ticket>,
     /// Why requests failed of which monitors are told next.
     failures: Vec<(Ticket, String)>,
+    /// Monitor commands that wait for answers of the vCPU process.
+    inquiries: Inquiries,
     /// Instructions so far: of the last status or the last event.
     icount: u64,
     starting: bool,
@@ -94,6 +97,7 @@ impl Core {
             stopping: Vec::new(),
             unanswered_swaps: BTreeSet::new(),
             failures: Vec::new(),
+            inquiries: Inquiries::default(),
             icount: 0,
             starting: true,
             quit_requested: false,
@@ -150,6 +154,10 @@ impl Core {
                 }
             }
             Outbound::Ack { sequence } => self.acknowledged(sequence)?,
+            Outbound::Inspected { sequence, answer } => match self.inquiries.answered(sequence, answer) {
+                Some(query) => self.send_control(sequence, Control::Inspect { query })?,
+                None => self.done_tickets.push(sequence),
+            },
             Outbound::Paused { icount, reason } => {
                 self.icount = self.icount.max(icount.0);
                 return Ok(self.paused(reason));
@@ -299,6 +307,18 @@ impl Core {
         Ok(Some(ticket))
     }
 
+    fn begin_seek(&mut self, control: Control) -> Result<Option<Ticket>, String> {
+        match self.status {
+            RunStatus::Running | RunStatus::Paused | RunStatus::Prelaunch => {
+                self.status = RunStatus::Running;
+                self.control(control)
+            }
+            RunStatus::Shutdown | RunStatus::Panicked | RunStatus::IoError | RunStatus::InternalError => {
+                Err("the machine cannot go on".to_owned())
+            }
+        }
+    }
+
     fn new_ticket(&mut self) -> Ticket {
         self.last_ticket += 1;
         self.last_ticket
@@ -334,6 +354,11 @@ impl Core {
             self.swaps.push((ticket, request));
         }
         Ok(Some(ticket))
+    }
+
+    /// All monitors have been told that this is done.
+    pub fn forget(&mut self, ticket: Ticket) {
+        self.inquiries.forget(ticket);
     }
 
     /// What monitors asked for, to begin with.
@@ -484,15 +509,34 @@ impl Host for Core {
     }
 
     fn seek(&mut self, icount: u64) -> Result<Option<Ticket>, String> {
-        match self.status {
-            RunStatus::Running | RunStatus::Paused | RunStatus::Prelaunch => {
-                self.status = RunStatus::Running;
-                self.control(Control::Seek { icount: Icount(icount) })
-            }
-            RunStatus::Shutdown | RunStatus::Panicked | RunStatus::IoError | RunStatus::InternalError => {
-                Err("the machine cannot go on".to_owned())
-            }
-        }
+        self.begin_seek(Control::Seek { icount: Icount(icount) })
+    }
+
+    fn seek_time(&mut self, vtime: Vtime) -> Result<Option<Ticket>, String> {
+        self.begin_seek(Control::SeekTime { vtime })
+    }
+
+    fn set_break_time(&mut self, vtime: Vtime) -> Result<Option<Ticket>, String> {
+        self.control(Control::BreakTime { vtime })
+    }
+
+    fn log_end(&self) -> Option<u64> {
+        self.journal.log_end().map(|icount| icount.0)
+    }
+
+    fn inquire(&mut self, begin: Begin) -> Result<Inquired, String> {
+        let (ticket, machine) = (self.new_ticket(), self.facts.machine.clone());
+        let Core { inquiries, lane, .. } = self;
+        inquiries.begin(ticket, machine, begin, |query| {
+            let control = Control::Inspect { query };
+            lane.send(&Inbound::Control { sequence: ticket, control }).map_err(|error| error.to_string())?;
+            lane.raise_attention();
+            Ok(())
+        })
+    }
+
+    fn take_text(&mut self, ticket: Ticket) -> Option<String> {
+        self.inquiries.take_text(ticket)
     }
 
     fn set_break(&mut self, icount: u64) -> Result<Option<Ticket>, String> {

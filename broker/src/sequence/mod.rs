@@ -190,6 +190,7 @@ impl Sequence<'_> {
         for monitor in &mut self.monitors {
             monitor.ticket_done(ticket, &mut self.core);
         }
+        self.core.forget(ticket);
     }
 
     fn attend_calls(&mut self, ready: &[bool]) {

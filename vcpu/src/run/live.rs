@@ -139,6 +139,12 @@ impl Live {
             Control::Stop => self.paused = true,
             Control::Continue => self.paused = false,
             Control::Quit => flow = Flow::Leave,
+            Control::Inspect { query } => {
+                let answer = crate::inspect::answer(&machine.core, query);
+                self.lane.send(&Outbound::Inspected { sequence, answer })?;
+                self.lane.ring_doorbell()?;
+                return Ok(flow);
+            }
             Control::Reconnect { device } => {
                 machine.reconnect(device)?;
                 self.restarted.push(device);
@@ -146,7 +152,11 @@ impl Live {
                 let queues = machine.description.queue_count(device);
                 self.offers.extend((0..queues).map(|queue| Offer::DeviceReady { device, queue }));
             }
-            Control::Seek { .. } | Control::Break { .. } | Control::DeleteBreak { .. } => {
+            Control::Seek { .. }
+            | Control::SeekTime { .. }
+            | Control::Break { .. }
+            | Control::BreakTime { .. }
+            | Control::DeleteBreak { .. } => {
                 return Err(RunError::Setup("the broker asked a live run to seek".into()));
             }
         }

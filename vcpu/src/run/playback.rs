@@ -6,7 +6,7 @@ use super::inputs::{Flow, Inputs};
 use super::machine::Machine;
 use super::pace::HostClock;
 use super::patience::{Patience, Stillness};
-use super::seek::{Goal, Seek};
+use super::seek::{Goal, Seek, Target};
 use super::stall::Stall;
 use crate::state::rflags;
 use replay::event::{DeviceIndex, Event, ShutdownCause, Stamped};
@@ -80,7 +80,16 @@ impl Playback {
             Inbound::Rewound => self.seek.discards = false,
             Inbound::Control { sequence, control: Control::Seek { icount } } => {
                 self.forget_goal()?;
-                self.seek.wish = Some(Goal { icount: icount.0, ticket: sequence });
+                self.seek.wish = Some(Goal { place: Target::Icount(icount.0), ticket: sequence });
+            }
+            Inbound::Control { sequence, control: Control::SeekTime { vtime } } => {
+                self.forget_goal()?;
+                self.seek.wish = Some(Goal { place: Target::Time(vtime), ticket: sequence });
+            }
+            Inbound::Control { sequence, control: Control::Inspect { query } } => {
+                let answer = crate::inspect::answer(&machine.core, query);
+                self.lane.send(&Outbound::Inspected { sequence, answer })?;
+                self.lane.ring_doorbell()?;
             }
             Inbound::Control { sequence, control } => {
                 match control {
@@ -92,11 +101,16 @@ impl Playback {
                     Control::Break { icount } => {
                         self.seek.breaks.insert(icount.0);
                     }
-                    Control::DeleteBreak { icount: None } => self.seek.breaks.clear(),
+                    Control::BreakTime { vtime } => {
+                        self.seek.time_breaks.insert(vtime);
+                    }
+                    Control::DeleteBreak { icount: None } => self.seek.forget_breaks(),
                     Control::DeleteBreak { icount: Some(icount) } => {
                         self.seek.breaks.remove(&icount.0);
                     }
-                    Control::Seek { .. } => unreachable!("taken above"),
+                    Control::Seek { .. } | Control::SeekTime { .. } | Control::Inspect { .. } => {
+                        unreachable!("taken above")
+                    }
                     Control::Quit => return Ok(Flow::Leave),
                     Control::Reconnect { .. } => {
                         return Err(RunError::Setup("a replay has no back-end to connect again".into()));
@@ -158,6 +172,7 @@ impl Playback {
         machine.flush_consoles()?;
         machine.consoles.drain()?;
         self.paused = true;
+        self.seek.stands(machine);
         self.over |= !matches!(reason, PauseReason::Stopped | PauseReason::Place);
         self.publish(machine, RunState::Paused);
         self.lane.send(&Outbound::Paused { icount: Icount(machine.icount()), reason })?;
@@ -193,9 +208,10 @@ impl Playback {
         machine.consoles.hide(true);
         (self.paused, self.over) = (false, false);
         self.seek.goal = Some(wish);
-        if let Some(place) = self.seek.start_for(machine, wish.icount) {
+        if let Some(place) = self.seek.start_for(machine, wish.place) {
             machine.restore_snapshot(place)?;
             self.seek.events = place.events;
+            self.seek.stands(machine);
             self.seek.discards = true;
             self.ahead.clear();
             self.guest_ended = false;
@@ -229,7 +245,7 @@ impl Playback {
         if self.seek.has_arrived(machine) {
             return self.arrive(machine).map(Some);
         }
-        if self.seek.breaks.remove(&here.icount) {
+        if self.seek.meets_break(machine) {
             return self.pause(machine, PauseReason::Place).map(Some);
         }
         Ok(None)
