@@ -62,6 +62,15 @@ pub enum Offer {
     Nmi,
     /// A reset of the machine.
     Reset,
+    /// A write to an I/O port.
+    PortWrite {
+        /// The port.
+        port: u16,
+        /// 1, 2 or 4 bytes.
+        size: u8,
+        /// What to write.
+        value: u32,
+    },
     /// End the run.
     Quit {
         /// Why.
@@ -149,6 +158,11 @@ pub enum Outbound {
         expected: String,
         /// The replay's value.
         found: String,
+    },
+    /// The machine was reset; it goes on.
+    WasReset {
+        /// By the guest, not by a monitor.
+        guest: bool,
     },
     /// The run is over; the process is about to exit.
     Ended {

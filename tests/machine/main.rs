@@ -22,5 +22,8 @@ mod monitor_machine;
 #[path = "../program/process.rs"]
 mod process;
 mod progress;
+mod qmp;
+#[path = "../program/qmp_client.rs"]
+mod qmp_client;
 mod replaying;
 mod seeking;

@@ -159,6 +159,12 @@ pub(super) fn nmi(context: &mut Context<'_>, _: &Args) {
     context.offer(Offer::Nmi);
 }
 
+pub(super) fn port_write(context: &mut Context<'_>, args: &Args) {
+    let integer = |name| args.integer(name).unwrap_or(0);
+    let size = args.format().size.min(4);
+    context.offer(Offer::PortWrite { port: integer("addr") as u16, size, value: integer("val") as u32 });
+}
+
 /// Longest time for which `sendkey` holds keys.
 const HOLD_MS_MAX: i64 = 60_000;
 

@@ -66,6 +66,8 @@ pub trait Host {
     fn cont(&mut self) -> Result<Option<Ticket>, String>;
     /// In a replay: goes to a place, back or forward, and pauses there; done on arrival.
     fn seek(&mut self, icount: u64) -> Result<Option<Ticket>, String>;
+    /// In a replay on its way to a place: the request, instructions so far, and those at the place if that is known.
+    fn seek_progress(&self) -> Option<(Ticket, u64, Option<u64>)>;
     /// In a replay: goes to the first place at which guest time is this or later; done on arrival.
     fn seek_time(&mut self, vtime: Vtime) -> Result<Option<Ticket>, String>;
     /// In a replay: the number of instructions at the end of the log, as far as it is known.

@@ -77,6 +77,8 @@ pub const COMMANDS: &[Row] = &[
     row(&["mouse_move"], &[needs("dx_str", Text), needs("dy_str", Text), may("dz_str", Text)], "dx dy [dz]",
         "send mouse move events", run::mouse_move),
     row(&["nmi"], &[], "", "inject an NMI", run::nmi),
+    row(&["o"], &[needs("fmt", Format), needs("addr", Integer), needs("val", Integer)], "/fmt addr value",
+        "I/O port write", run::port_write),
     asks(&["pmemsave"], &[needs("val", Integer), needs("size", Integer), needs("filename", Text)], "addr size file",
         "save to disk physical memory dump starting at 'addr' of size 'size'", memory::pmemsave),
     asks(&["print", "p"], &[needs("fmt", Format), needs("val", Integer)], "/fmt expr",

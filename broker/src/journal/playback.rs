@@ -123,6 +123,7 @@ impl<R: Read> Journal for Playback<R> {
             Offer::PowerButton => "system_powerdown",
             Offer::Nmi => "nmi",
             Offer::Reset => "system_reset",
+            Offer::PortWrite { .. } => "o",
         };
         Err(JournalError::Refused { what })
     }

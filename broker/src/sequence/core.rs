@@ -1,6 +1,9 @@
 //! The machine's side of a run: lane, journal, state; what monitors act on.
 
+mod telling;
+
 use super::ending::{Divergence, End};
+use super::notices::{Notices, What, shutdown};
 use super::swap;
 use crate::cli::chardev::Chardev;
 use crate::hmp::host::{Host, ReplayStatus, RunStatus, Ticket};
@@ -69,6 +72,10 @@ pub struct Core {
     failures: Vec<(Ticket, String)>,
     /// Monitor commands that wait for answers of the vCPU process.
     inquiries: Inquiries,
+    /// The way to a place: its request, and instructions at the place if that is known.
+    seeking: Option<(Ticket, Option<u64>)>,
+    /// What those are told who do not ask.
+    notices: Notices,
     /// Instructions so far: of the last status or the last event.
     icount: u64,
     starting: bool,
@@ -98,6 +105,8 @@ impl Core {
             unanswered_swaps: BTreeSet::new(),
             failures: Vec::new(),
             inquiries: Inquiries::default(),
+            seeking: None,
+            notices: Notices::default(),
             icount: 0,
             starting: true,
             quit_requested: false,
@@ -169,6 +178,7 @@ impl Core {
                 self.icount = self.icount.max(icount.0);
                 return Ok(Some(End::Shutdown(cause)));
             }
+            Outbound::WasReset { guest } => self.notices.add(What::Reset { guest }),
             Outbound::Note { text } => eprintln!("reprise: {text}"),
             Outbound::Waiting { device } => self.waiting_for = device,
             Outbound::Rewind { events } => {
@@ -185,21 +195,22 @@ impl Core {
             PauseReason::Stopped => None,
             PauseReason::Place => {
                 if self.status == RunStatus::Running {
-                    self.status = RunStatus::Paused;
+                    self.set_status(RunStatus::Paused);
                 }
                 None
             }
             PauseReason::Shutdown(cause) => {
                 let panicked = cause == ShutdownCause::GuestPanic;
-                self.status = if panicked { RunStatus::Panicked } else { RunStatus::Shutdown };
+                self.notices.add(shutdown(cause));
+                self.set_status(if panicked { RunStatus::Panicked } else { RunStatus::Shutdown });
                 None
             }
             PauseReason::EndOfLog => {
-                self.status = RunStatus::Paused;
+                self.set_status(RunStatus::Paused);
                 Some(End::Replayed)
             }
             PauseReason::Divergence => {
-                self.status = RunStatus::InternalError;
+                self.set_status(RunStatus::InternalError);
                 let unnamed = || Divergence {
                     icount: self.icount,
                     field: "the vcpu process".to_owned(),
@@ -307,18 +318,6 @@ impl Core {
         Ok(Some(ticket))
     }
 
-    fn begin_seek(&mut self, control: Control) -> Result<Option<Ticket>, String> {
-        match self.status {
-            RunStatus::Running | RunStatus::Paused | RunStatus::Prelaunch => {
-                self.status = RunStatus::Running;
-                self.control(control)
-            }
-            RunStatus::Shutdown | RunStatus::Panicked | RunStatus::IoError | RunStatus::InternalError => {
-                Err("the machine cannot go on".to_owned())
-            }
-        }
-    }
-
     fn new_ticket(&mut self) -> Ticket {
         self.last_ticket += 1;
         self.last_ticket
@@ -336,6 +335,7 @@ impl Core {
             self.swaps.push((ticket, request));
             return Ok(());
         }
+        self.seeking.take_if(|(seek, _)| *seek == ticket);
         if ticket != JOURNAL_SEQUENCE {
             self.done_tickets.push(ticket);
         }
@@ -354,11 +354,6 @@ impl Core {
             self.swaps.push((ticket, request));
         }
         Ok(Some(ticket))
-    }
-
-    /// All monitors have been told that this is done.
-    pub fn forget(&mut self, ticket: Ticket) {
-        self.inquiries.forget(ticket);
     }
 
     /// What monitors asked for, to begin with.
@@ -412,7 +407,7 @@ impl Core {
             | RunStatus::InternalError => {}
         }
         if !matches!(self.status, RunStatus::Shutdown | RunStatus::InternalError) {
-            self.status = RunStatus::IoError;
+            self.set_status(RunStatus::IoError);
         }
         Ok(())
     }
@@ -480,7 +475,7 @@ impl Host for Core {
     fn stop(&mut self) -> Result<Option<Ticket>, String> {
         match self.status {
             RunStatus::Running => {
-                self.status = RunStatus::Paused;
+                self.set_status(RunStatus::Paused);
                 self.control(Control::Stop)
             }
             RunStatus::Paused
@@ -499,7 +494,7 @@ impl Host for Core {
         }
         match self.status {
             RunStatus::Paused | RunStatus::Prelaunch | RunStatus::Panicked | RunStatus::IoError => {
-                self.status = RunStatus::Running;
+                self.set_status(RunStatus::Running);
                 self.control(Control::Continue)
             }
             RunStatus::Running => Ok(None),
@@ -510,6 +505,10 @@ impl Host for Core {
 
     fn seek(&mut self, icount: u64) -> Result<Option<Ticket>, String> {
         self.begin_seek(Control::Seek { icount: Icount(icount) })
+    }
+
+    fn seek_progress(&self) -> Option<(Ticket, u64, Option<u64>)> {
+        self.way_to_goal()
     }
 
     fn seek_time(&mut self, vtime: Vtime) -> Result<Option<Ticket>, String> {
@@ -525,14 +524,7 @@ impl Host for Core {
     }
 
     fn inquire(&mut self, begin: Begin) -> Result<Inquired, String> {
-        let (ticket, machine) = (self.new_ticket(), self.facts.machine.clone());
-        let Core { inquiries, lane, .. } = self;
-        inquiries.begin(ticket, machine, begin, |query| {
-            let control = Control::Inspect { query };
-            lane.send(&Inbound::Control { sequence: ticket, control }).map_err(|error| error.to_string())?;
-            lane.raise_attention();
-            Ok(())
-        })
+        self.begin_inquiry(begin)
     }
 
     fn take_text(&mut self, ticket: Ticket) -> Option<String> {
@@ -552,7 +544,12 @@ impl Host for Core {
     }
 
     fn offer(&mut self, offer: Offer) -> Result<(), String> {
-        self.try_offer(offer)
+        let pressed = offer == Offer::PowerButton;
+        self.try_offer(offer)?;
+        if pressed {
+            self.notices.add(What::Powerdown);
+        }
+        Ok(())
     }
 
     fn release_keys_later(&mut self, scancodes: Vec<u16>, hold_ms: u64) {

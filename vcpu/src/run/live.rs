@@ -278,6 +278,7 @@ impl Live {
             Offer::PowerButton => Some(Event::PowerButton),
             Offer::Nmi => Some(Event::Nmi),
             Offer::Reset => Some(Event::Reset),
+            Offer::PortWrite { port, size, value } => Some(Event::PortWrite { port, size, value }),
             Offer::Quit { .. } => None,
         })
     }
@@ -456,6 +457,11 @@ impl Inputs for Live {
 
     fn guest_ended(&mut self, machine: &mut Machine, cause: ShutdownCause) -> Result<Flow, RunError> {
         self.end(machine, cause)
+    }
+
+    fn was_reset(&mut self, guest: bool) -> Result<(), RunError> {
+        self.lane.send(&Outbound::WasReset { guest })?;
+        Ok(self.lane.ring_doorbell()?)
     }
 
     fn stuck(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {

@@ -554,6 +554,15 @@ impl Inputs for Playback {
         }
     }
 
+    /// What is passed on the way to another place is not told.
+    fn was_reset(&mut self, guest: bool) -> Result<(), RunError> {
+        if self.seek.goal.is_none() {
+            self.lane.send(&Outbound::WasReset { guest })?;
+            self.lane.ring_doorbell()?;
+        }
+        Ok(())
+    }
+
     /// The log goes on behind this icount, so the recording went on: with patience, this run does too.
     fn stuck(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
         match self.patience.stuck(machine.icount()) {
