@@ -1,7 +1,7 @@
 //! The one place of the broker that reads the host's real-time clock.
 //!
 //! What is read here reaches the guest only through the manifest (`rtc_base`, `host_offset_s`): once, at the start of
-//! a run.
+//! a run. Events of QMP carry the time too; they go to the user.
 
 use nix::time::{ClockId, clock_gettime};
 
@@ -12,6 +12,14 @@ pub struct HostTime {
     pub utc: i64,
     /// UTC plus the offset of the local time zone.
     pub local: i64,
+}
+
+/// Microseconds since 1970-01-01 UTC, for those who watch a run.
+pub fn now_us() -> u64 {
+    clock_gettime(ClockId::CLOCK_REALTIME).map_or(0, |time| {
+        let (seconds, ns) = (time.tv_sec().max(0) as u64, time.tv_nsec().max(0) as u64);
+        seconds * 1_000_000 + ns / 1000
+    })
 }
 
 /// Reads the clock.

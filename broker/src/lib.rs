@@ -28,6 +28,7 @@ pub mod monitor_port;
 pub mod networks;
 pub mod pidfile;
 pub mod places;
+pub mod qmp;
 pub mod recorded_functions;
 pub mod run;
 pub mod sequence;

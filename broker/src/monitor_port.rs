@@ -3,10 +3,14 @@
 use crate::cli::chardev::{Backend, Chardev};
 use crate::hmp::host::{Host, Ticket};
 use crate::hmp::session::Session;
+use crate::qmp;
+use crate::sequence::notices::Notice;
+use crate::streams::Language;
 use std::collections::VecDeque;
 use std::io::{ErrorKind, IsTerminal, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::time::Instant;
 
 const HEADER_BYTES: usize = 3;
 /// More outstanding output than this: the monitor is not read before its reader catches up.
@@ -25,13 +29,66 @@ enum Greets {
     Focus,
 }
 
+/// A conversation in either language.
+#[derive(Debug)]
+enum Conversation {
+    Human(Session),
+    Control(qmp::session::Session),
+}
+
+impl Conversation {
+    fn begin(language: Language, terminal: bool) -> Conversation {
+        match language {
+            Language::Human => {
+                let mut session = Session::new(terminal);
+                session.greet();
+                Conversation::Human(session)
+            }
+            Language::Control { pretty } => {
+                let mut session = qmp::session::Session::new(pretty);
+                session.greet();
+                Conversation::Control(session)
+            }
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        match self {
+            Conversation::Human(session) => session.has_room(),
+            Conversation::Control(session) => session.has_room(),
+        }
+    }
+
+    fn input(&mut self, bytes: &[u8], host: &mut dyn Host) {
+        match self {
+            Conversation::Human(session) => session.input(bytes, host),
+            Conversation::Control(session) => session.input(bytes, host),
+        }
+    }
+
+    fn ticket_done(&mut self, ticket: Ticket, host: &mut dyn Host) {
+        match self {
+            Conversation::Human(session) => session.ticket_done(ticket, host),
+            Conversation::Control(session) => session.ticket_done(ticket, host),
+        }
+    }
+
+    fn take_output(&mut self) -> Vec<u8> {
+        match self {
+            Conversation::Human(session) => session.take_output(),
+            Conversation::Control(session) => session.take_output(),
+        }
+    }
+}
+
 /// A monitor on one stream.
 #[derive(Debug)]
 pub struct MonitorPort {
     socket: Option<UnixStream>,
     terminal: bool,
     greets: Greets,
-    session: Option<Session>,
+    language: Language,
+    session: Option<Conversation>,
     incoming: Vec<u8>,
     outgoing: VecDeque<u8>,
 }
@@ -47,7 +104,7 @@ pub enum Wish {
 
 impl MonitorPort {
     /// A monitor on `chardev`, whose device process is at the other end of `socket`; `shared` with a device.
-    pub fn new(socket: UnixStream, chardev: &Chardev, shared: bool) -> MonitorPort {
+    pub fn new(socket: UnixStream, chardev: &Chardev, language: Language, shared: bool) -> MonitorPort {
         let (terminal, greets) = match &chardev.backend {
             Backend::Stdio { .. } => (std::io::stdin().is_terminal(), Greets::Start),
             Backend::Pty => (true, Greets::Connect),
@@ -61,6 +118,7 @@ impl MonitorPort {
             socket: Some(socket),
             terminal,
             greets,
+            language,
             session: None,
             incoming: Vec::new(),
             outgoing: VecDeque::new(),
@@ -78,7 +136,7 @@ impl MonitorPort {
     }
 
     fn wants_input(&self) -> bool {
-        self.outgoing.len() < OUTPUT_BYTES_MAX && self.session.as_ref().is_none_or(Session::wants_input)
+        self.outgoing.len() < OUTPUT_BYTES_MAX && self.session.as_ref().is_none_or(Conversation::has_room)
     }
 
     /// Reads what is there and answers it.
@@ -129,10 +187,28 @@ impl MonitorPort {
         self.collect();
     }
 
+    /// Time passes: a terminal is shown how far the machine is.
+    pub fn tick(&mut self, host: &dyn Host, now: Instant) {
+        if let Some(Conversation::Human(session)) = &mut self.session
+            && self.outgoing.is_empty()
+        {
+            session.tick(host, now);
+            self.collect();
+        }
+    }
+
+    /// Something happened. Who does not read is told no more than there is room for.
+    pub fn notice(&mut self, notice: &Notice) {
+        if let Some(Conversation::Control(session)) = &mut self.session
+            && self.outgoing.len() < OUTPUT_BYTES_MAX
+        {
+            session.notice(notice);
+            self.collect();
+        }
+    }
+
     fn begin(&mut self) {
-        let mut session = Session::new(self.terminal);
-        session.greet();
-        self.session = Some(session);
+        self.session = Some(Conversation::begin(self.language, self.terminal));
         self.collect();
     }
 
@@ -144,7 +220,14 @@ impl MonitorPort {
                 }
                 self.collect();
             }
-            b'C' if self.greets == Greets::Connect => self.begin(),
+            b'C' => {
+                // What was said before is for the client before.
+                self.outgoing.extend(b"C\0\0");
+                if self.greets == Greets::Connect {
+                    self.begin();
+                }
+                self.write();
+            }
             b'D' if self.greets == Greets::Connect => self.session = None,
             b'F' if payload == [1] && self.session.is_none() => self.begin(),
             b'X' => return Wish::Quit,
@@ -194,7 +277,7 @@ mod tests {
         bytes.truncate(count);
         let mut text = Vec::new();
         while let Some((tag, payload)) = take_frame(&mut bytes) {
-            assert_eq!(tag, b'O');
+            assert!(tag == b'O' || tag == b'C' && payload.is_empty());
             text.extend(payload);
         }
         String::from_utf8(text).unwrap()
@@ -209,7 +292,7 @@ mod tests {
         else {
             panic!("{device}")
         };
-        (MonitorPort::new(ours, &chardev, shared), theirs)
+        (MonitorPort::new(ours, &chardev, Language::Human, shared), theirs)
     }
 
     #[test]

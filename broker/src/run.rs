@@ -360,9 +360,9 @@ fn run(
         plan.debugger = None;
         plan.running = true;
         facts.vcpu_pid = children.vcpu().map_or(0, |vcpu| vcpu.pid());
-        let monitors = monitors
-            .into_iter()
-            .map(|link| MonitorPort::new(link.socket, &link.stream.chardev, link.stream.device.is_some()));
+        let monitors = monitors.into_iter().map(|tree::MonitorLink { socket, stream }| {
+            MonitorPort::new(socket, &stream.chardev, stream.language, stream.device.is_some())
+        });
         let monitors = monitors.collect();
         let debugger = Debugger::new(control.try_clone().ok(), place);
         let core = Core::new(lane, journal, facts, plan.start_paused).with_debugger(debugger);

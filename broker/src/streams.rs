@@ -17,6 +17,21 @@ pub struct Stream {
     pub device: Option<u16>,
     /// A monitor speaks on it.
     pub monitor: bool,
+    /// The monitor's language.
+    pub language: Language,
+}
+
+/// What a monitor speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Language {
+    /// Lines for people (HMP).
+    #[default]
+    Human,
+    /// JSON for programs (QMP).
+    Control {
+        /// Answers take several lines.
+        pretty: bool,
+    },
 }
 
 /// All streams, and what the machine has to know of them.
@@ -40,7 +55,7 @@ pub struct Streams {
 #[derive(Clone, Copy)]
 enum User {
     Device(u16),
-    Monitor,
+    Monitor(Language),
 }
 
 impl Streams {
@@ -137,7 +152,11 @@ impl Streams {
     pub fn add_monitors(&mut self, options: &Options) -> Result<(), CliError> {
         let (_, monitors) = with_defaults(options);
         for target in &monitors {
-            self.use_target(options, target, User::Monitor)?;
+            self.use_target(options, target, User::Monitor(Language::Human))?;
+        }
+        for (target, pretty) in &options.qmps {
+            let language = Language::Control { pretty: *pretty };
+            self.use_target(options, target, User::Monitor(language))?;
         }
         if let Some(stream) = self.streams.iter().find(|stream| self.sockets.contains(&stream.chardev.id)) {
             return Err(CliError(format!("Device '{}' is in use", stream.chardev.id)));
@@ -157,7 +176,7 @@ impl Streams {
                 let index = self.open(chardev.clone())?;
                 self.attach(index, user)?;
                 if *monitor && matches!(user, User::Device(_)) {
-                    self.attach(index, User::Monitor)?;
+                    self.attach(index, User::Monitor(Language::Human))?;
                 }
                 Ok(())
             }
@@ -184,7 +203,7 @@ impl Streams {
         if self.streams.iter().any(|stream| stream.chardev.id == chardev.id) {
             return Err(CliError(format!("Duplicate ID '{}' for chardev", chardev.id)));
         }
-        self.streams.push(Stream { chardev, device: None, monitor: false });
+        self.streams.push(Stream { chardev, device: None, monitor: false, language: Language::Human });
         Ok(self.streams.len() - 1)
     }
 
@@ -198,15 +217,15 @@ impl Streams {
             User::Device(_) if stream.device.is_some() => {
                 Err(CliError(format!("chardev '{id}': two devices on one stream are not supported yet")))
             }
-            User::Monitor if stream.monitor => {
+            User::Monitor(_) if stream.monitor => {
                 Err(CliError(format!("chardev '{id}': two monitors on one stream are not supported yet")))
             }
             User::Device(device) => {
                 stream.device = Some(device);
                 Ok(())
             }
-            User::Monitor => {
-                stream.monitor = true;
+            User::Monitor(language) => {
+                (stream.monitor, stream.language) = (true, language);
                 Ok(())
             }
         }
@@ -224,14 +243,16 @@ fn with_defaults(options: &Options) -> (Vec<Target>, Vec<Target>) {
         chardev.mux = monitor;
         Target::New { chardev, monitor }
     };
+    let all_monitors = || options.monitors.iter().chain(options.qmps.iter().map(|(target, _)| target));
     let uses_stdio = |target: &Target| matches!(target, Target::New { chardev, .. } if matches!(chardev.backend, Backend::Stdio { .. }));
-    let no_monitor =
-        monitors.is_empty() && !serials.iter().any(|t| matches!(t, Target::New { monitor: true, .. }));
+    let no_monitor = monitors.is_empty()
+        && options.qmps.is_empty()
+        && !serials.iter().any(|t| matches!(t, Target::New { monitor: true, .. }));
     match (serials.is_empty(), options.nographic) {
         (true, true) if no_monitor => {
             serials.push(new("serial0", Backend::Stdio { signal: Some(false) }, true));
         }
-        (true, true) if !monitors.iter().any(uses_stdio) => {
+        (true, true) if !all_monitors().any(uses_stdio) => {
             serials.push(new("serial0", Backend::Stdio { signal: None }, false));
         }
         (true, _) => serials.push(new("serial0", Backend::Null, false)),
@@ -277,6 +298,14 @@ mod tests {
             ("-nographic -serial mon:stdio", &["serial0 stdio Some(0) true"]),
             ("-nographic -serial null", &["serial0 null Some(0) false", "compat_monitor0 stdio None true"]),
             ("-serial none -monitor stdio", &["compat_monitor0 stdio None true"]),
+            (
+                "-nographic -qmp unix:q",
+                &["serial0 stdio Some(0) false", "compat_monitor0 disconnected:unix:q None true"],
+            ),
+            (
+                "-serial none -monitor null -qmp null",
+                &["compat_monitor0 null None true", "compat_monitor1 null None true"],
+            ),
             ("-chardev stdio,mux=on,id=c -serial chardev:c -mon chardev=c", &["c stdio Some(0) true"]),
             ("-serial null -serial file:x", &["serial0 null Some(0) false", "serial1 file Some(1) false"]),
         ] {

@@ -221,7 +221,7 @@ fn a_stream_for_the_monitor_alone() {
     assert_eq!(frame(&mut monitor), (b'C', vec![]));
     user.write_all(b"info \x01c\n").unwrap();
     assert_eq!(frame(&mut monitor), (b'I', b"info \x01c\n".to_vec()), "no escapes here");
-    monitor.write_all(b"O\x07\0(qemu) ").unwrap();
+    monitor.write_all(b"O\x03\0oldC\0\0O\x07\0(qemu) ").unwrap();
     assert_eq!(read_until(&mut user, ") "), "(qemu) ");
     monitor.write_all(b"O\x04\0bye\n").unwrap();
     drop(monitor);

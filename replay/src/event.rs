@@ -105,6 +105,15 @@ pub enum Event {
         /// The device.
         device: DeviceIndex,
     },
+    /// The monitor wrote to an I/O port.
+    PortWrite {
+        /// The port.
+        port: u16,
+        /// 1, 2 or 4 bytes; another size writes nothing.
+        size: u8,
+        /// What was written.
+        value: u32,
+    },
 }
 
 /// One used element of a virtqueue.

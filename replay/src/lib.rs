@@ -9,6 +9,7 @@ pub mod difference;
 pub mod digest;
 pub mod event;
 pub mod inherit;
+pub mod inspect;
 pub mod lane;
 pub mod log;
 pub mod machine;

@@ -10,7 +10,7 @@ use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Version that this release writes, and the newest that it reads.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 /// Number of what a guest can see. Whoever changes that (a device, a table, an instruction's result, what an instruction
 /// counts) raises it: a recording of another revision may not replay.
 pub const REVISION: u32 = 2;

@@ -4,7 +4,8 @@
 //! in the journal; `Control` never does.
 
 use crate::event::{DeviceIndex, Input, ShutdownCause, Stamped};
-use crate::time::Icount;
+use crate::inspect::{Answer, Query};
+use crate::time::{Icount, Vtime};
 use serde::{Deserialize, Serialize};
 
 /// Broker → vCPU.
@@ -102,6 +103,15 @@ pub enum Offer {
     Nmi,
     /// A reset of the machine.
     Reset,
+    /// A write to an I/O port.
+    PortWrite {
+        /// The port.
+        port: u16,
+        /// 1, 2 or 4 bytes.
+        size: u8,
+        /// What to write.
+        value: u32,
+    },
     /// End the run.
     Quit {
         /// Why.
@@ -133,15 +143,30 @@ pub enum Control {
         /// Instructions retired.
         icount: Icount,
     },
+    /// Replay: as `Seek`, to the first place at which guest time is this or later.
+    SeekTime {
+        /// Guest time.
+        vtime: Vtime,
+    },
+    /// Replay: pause when guest time comes to this; once.
+    BreakTime {
+        /// Guest time.
+        vtime: Vtime,
+    },
     /// Replay: pause when the run comes here; once.
     Break {
         /// Instructions retired.
         icount: Icount,
     },
-    /// Replay: forget such a place; all of them if none is named.
+    /// Replay: forget such a place; all of them, also those in guest time, if none is named.
     DeleteBreak {
         /// Instructions retired.
         icount: Option<Icount>,
+    },
+    /// Tell something about the machine. Answered by [`Outbound::Inspected`], not acknowledged.
+    Inspect {
+        /// What.
+        query: Query,
     },
 }
 
@@ -154,6 +179,13 @@ pub enum Outbound {
     Ack {
         /// The command's number.
         sequence: u64,
+    },
+    /// The answer to [`Control::Inspect`].
+    Inspected {
+        /// The command's number.
+        sequence: u64,
+        /// The answer.
+        answer: Answer,
     },
     /// The machine stands still.
     Paused {
@@ -181,6 +213,11 @@ pub enum Outbound {
         expected: String,
         /// The replay's value.
         found: String,
+    },
+    /// The machine was reset; it goes on.
+    WasReset {
+        /// By the guest, not by a monitor.
+        guest: bool,
     },
     /// The run is over; the process is about to exit.
     Ended {

@@ -20,9 +20,13 @@ mod load;
 mod monitor;
 #[path = "../program/monitor_client.rs"]
 mod monitor_client;
+mod monitor_machine;
 #[path = "../program/process.rs"]
 mod process;
 mod progress;
+mod qmp;
+#[path = "../program/qmp_client.rs"]
+mod qmp_client;
 mod replaying;
 mod seeking;
 mod stub;

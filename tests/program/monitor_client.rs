@@ -32,19 +32,28 @@ impl Monitor {
     }
 
     pub fn send(&mut self, line: &str) {
-        self.stream.write_all(format!("{line}\n").as_bytes()).unwrap();
+        // The run may have ended; the answer will show it.
+        let _ = self.stream.write_all(format!("{line}\n").as_bytes());
     }
 
     pub fn answer(&mut self) -> String {
+        self.try_answer().expect("the monitor closed")
+    }
+
+    /// The answer, unless the run ends before it.
+    pub fn try_answer(&mut self) -> Option<String> {
         let mut text = vec![];
-        let mut byte = [0];
+        let mut bytes = [0; 4096];
         while !text.ends_with(PROMPT.as_bytes()) {
-            let count = self.stream.read(&mut byte).unwrap();
-            assert_eq!(count, 1, "the monitor closed: {}", String::from_utf8_lossy(&text));
-            text.extend(byte);
+            match self.stream.read(&mut bytes) {
+                Ok(count) if count > 0 => text.extend(&bytes[..count]),
+                Ok(_) => return None,
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
+                Err(error) => panic!("{error}: {}", String::from_utf8_lossy(&text)),
+            }
         }
         text.truncate(text.len() - PROMPT.len());
-        String::from_utf8(text).unwrap().replace("\r\n", "\n")
+        Some(String::from_utf8(text).unwrap().replace("\r\n", "\n"))
     }
 
     pub fn ask(&mut self, line: &str) -> String {

@@ -101,6 +101,10 @@ impl Inputs for Sliced<'_> {
         self.inner.guest_ended(machine, cause)
     }
 
+    fn was_reset(&mut self, guest: bool) -> Result<(), RunError> {
+        self.inner.was_reset(guest)
+    }
+
     fn stuck(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
         self.inner.stuck(machine)
     }

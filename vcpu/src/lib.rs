@@ -9,6 +9,7 @@ pub mod core;
 pub mod fault;
 pub mod firmware;
 pub mod gdb;
+pub mod inspect;
 pub mod interp;
 pub mod isa;
 pub mod load;

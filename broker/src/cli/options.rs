@@ -37,6 +37,8 @@ pub struct Options {
     pub serials: Vec<Target>,
     /// `-monitor` and `-mon`, in order.
     pub monitors: Vec<Target>,
+    /// `-qmp`, `-qmp-pretty` and `-mon mode=control`, in order; whether answers take several lines.
+    pub qmps: Vec<(Target, bool)>,
     /// `-debugcon` or `-device isa-debugcon`.
     pub debug_console: Option<DebugConsole>,
     /// I/O port of `-device isa-debug-exit`.

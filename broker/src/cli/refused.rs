@@ -51,8 +51,6 @@ pub const REFUSED: &[(&str, bool)] = &[
     ("plugin", true),
     ("preconfig", false),
     ("prom-env", true),
-    ("qmp", true),
-    ("qmp-pretty", true),
     ("qtest", true),
     ("qtest-log", true),
     ("readconfig", true),

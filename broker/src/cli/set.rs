@@ -168,21 +168,42 @@ pub(super) fn serial(options: &mut Options, value: &str) -> Result<(), String> {
 }
 
 pub(super) fn monitor(options: &mut Options, value: &str) -> Result<(), String> {
-    let id = format!("compat_monitor{}", options.monitors.len());
+    let id = monitor_id(options);
     options.monitors.push(chardev::parse_target(value, &id)?);
+    Ok(())
+}
+
+fn monitor_id(options: &Options) -> String {
+    format!("compat_monitor{}", options.monitors.len() + options.qmps.len())
+}
+
+pub(super) fn qmp(options: &mut Options, value: &str) -> Result<(), String> {
+    let id = monitor_id(options);
+    options.qmps.push((chardev::parse_target(value, &id)?, false));
+    Ok(())
+}
+
+pub(super) fn qmp_pretty(options: &mut Options, value: &str) -> Result<(), String> {
+    let id = monitor_id(options);
+    options.qmps.push((chardev::parse_target(value, &id)?, true));
     Ok(())
 }
 
 pub(super) fn mon(options: &mut Options, value: &str) -> Result<(), String> {
     let mut list = KeyValues::parse(value, Some("chardev"))?;
     let id = list.take("chardev")?.ok_or("chardev= is missing")?;
-    match list.take("mode")?.as_deref() {
-        None | Some("readline") => {}
-        Some("control") => return Err("mode=control (QMP) is not supported yet".to_owned()),
+    let control = match list.take("mode")?.as_deref() {
+        None | Some("readline") => false,
+        Some("control") => true,
         Some(other) => return Err(format!("unknown monitor mode \"{other}\"")),
-    }
+    };
+    let pretty = list.take_bool("pretty")?;
     list.finish()?;
-    options.monitors.push(Target::Named(id));
+    match (control, pretty) {
+        (true, pretty) => options.qmps.push((Target::Named(id), pretty.unwrap_or(false))),
+        (false, None) => options.monitors.push(Target::Named(id)),
+        (false, Some(_)) => return Err("pretty= is an option of mode=control".to_owned()),
+    }
     Ok(())
 }
 

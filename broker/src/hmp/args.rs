@@ -1,4 +1,9 @@
-//! Arguments of monitor commands: words, quoted strings and integer expressions, with QEMU's error lines.
+//! Arguments of monitor commands: words, quoted strings, integer expressions, formats, with QEMU's error lines.
+
+use super::expression;
+use super::format::Format;
+use super::place::Place;
+use replay::inspect::Registers;
 
 /// The kinds of argument in a command's grammar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -7,6 +12,12 @@ pub enum Kind {
     Text,
     /// An integer expression.
     Integer,
+    /// `/COUNT FORMAT SIZE`; it may always be left out.
+    Format,
+    /// A letter behind a dash; it may always be left out.
+    Switch,
+    /// A place on the time line of a replay.
+    Place,
     /// What is left of the line.
     Rest,
 }
@@ -37,11 +48,22 @@ pub const fn may(name: &'static str, kind: Kind) -> Argument {
 pub struct Args {
     texts: Vec<(&'static str, String)>,
     integers: Vec<(&'static str, i64)>,
+    format: Option<Format>,
+    place: Option<Place>,
+}
+
+/// What arguments may refer to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Known<'a> {
+    /// Registers of the CPU.
+    pub registers: Option<&'a Registers>,
+    /// The format that was used last.
+    pub format: Format,
 }
 
 impl Args {
-    /// Reads `line` by a command's grammar.
-    pub fn read(command: &str, grammar: &[Argument], line: &str) -> Result<Args, String> {
+    /// Reads `line` by a command's grammar; `command` is its name and its other names.
+    pub fn read(command: &str, grammar: &[Argument], line: &str, known: Known<'_>) -> Result<Args, String> {
         let mut args = Args::default();
         let mut rest = line.trim_start();
         for argument in grammar {
@@ -49,16 +71,33 @@ impl Args {
                 break;
             }
             match argument.kind {
+                Kind::Format => {
+                    let (format, after) = known.format.read(rest)?;
+                    args.format = Some(format);
+                    rest = after.trim_start();
+                }
+                Kind::Switch => {
+                    let Some((letter, after)) = switch(rest) else { continue };
+                    if argument.name != letter {
+                        return Err(format!("{command}: unsupported option -{letter}"));
+                    }
+                    args.texts.push((argument.name, String::new()));
+                    rest = after.trim_start();
+                }
+                Kind::Place => {
+                    let (place, after) = Place::read(rest, known.registers)?;
+                    args.place = Some(place);
+                    rest = after.trim_start();
+                }
                 Kind::Text => {
                     let (text, after) = word(rest).ok_or_else(|| format!("{command}: string expected"))?;
                     args.texts.push((argument.name, text));
                     rest = after.trim_start();
                 }
                 Kind::Integer => {
-                    let mut expression = Expression { rest, depth: 0 };
-                    let value = expression.sum()?;
+                    let (value, after) = expression::read(rest, known.registers)?;
                     args.integers.push((argument.name, value));
-                    rest = expression.rest.trim_start();
+                    rest = after.trim_start();
                 }
                 Kind::Rest => {
                     args.texts.push((argument.name, rest.trim_end().to_owned()));
@@ -82,6 +121,28 @@ impl Args {
     pub fn integer(&self, name: &str) -> Option<i64> {
         self.integers.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
     }
+
+    /// Whether a switch was given.
+    pub fn has(&self, name: &str) -> bool {
+        self.text(name).is_some()
+    }
+
+    /// The format.
+    pub fn format(&self) -> Format {
+        self.format.unwrap_or_default()
+    }
+
+    /// The place.
+    pub fn place(&self) -> Option<Place> {
+        self.place
+    }
+}
+
+/// Takes a letter behind a dash.
+fn switch(text: &str) -> Option<(&str, &str)> {
+    let after = text.strip_prefix('-')?;
+    let end = after.chars().next().filter(char::is_ascii_alphabetic)?.len_utf8();
+    Some(after.split_at(end))
 }
 
 /// Takes a word or a double-quoted string with backslash escapes.
@@ -106,148 +167,36 @@ fn word(text: &str) -> Option<(String, &str)> {
     None
 }
 
-/// Deepest nesting of parentheses and signs.
-const DEPTH_MAX: u32 = 32;
-
-/// An integer expression as QEMU's monitor knows it: + - * / % & | ^ ~ and parentheses, C's number forms.
-struct Expression<'a> {
-    rest: &'a str,
-    depth: u32,
-}
-
-impl Expression<'_> {
-    fn sum(&mut self) -> Result<i64, String> {
-        let mut value = self.logic()?;
-        while let Some(operator) = self.operator("+-") {
-            let right = self.logic()?;
-            value = if operator == '+' { value.wrapping_add(right) } else { value.wrapping_sub(right) };
-        }
-        Ok(value)
-    }
-
-    fn logic(&mut self) -> Result<i64, String> {
-        let mut value = self.product()?;
-        while let Some(operator) = self.operator("&|^") {
-            let right = self.product()?;
-            value = match operator {
-                '&' => value & right,
-                '|' => value | right,
-                _ => value ^ right,
-            };
-        }
-        Ok(value)
-    }
-
-    fn product(&mut self) -> Result<i64, String> {
-        let mut value = self.unary()?;
-        while let Some(operator) = self.operator("*/%") {
-            let right = self.unary()?;
-            value = match operator {
-                '*' => value.wrapping_mul(right),
-                _ if right == 0 => return Err("division by zero".to_owned()),
-                '/' => value.wrapping_div(right),
-                _ => value.wrapping_rem(right),
-            };
-        }
-        Ok(value)
-    }
-
-    fn unary(&mut self) -> Result<i64, String> {
-        self.depth += 1;
-        if self.depth > DEPTH_MAX {
-            return Err("expression is too deep".to_owned());
-        }
-        let value = match self.operator("+-~(") {
-            Some('+') => self.unary()?,
-            Some('-') => self.unary()?.wrapping_neg(),
-            Some('~') => !self.unary()?,
-            Some(_) => {
-                let value = self.sum()?;
-                self.operator(")").ok_or("')' expected")?;
-                value
-            }
-            None => self.number()?,
-        };
-        self.depth -= 1;
-        Ok(value)
-    }
-
-    fn number(&mut self) -> Result<i64, String> {
-        self.rest = self.rest.trim_start();
-        let end = self.rest.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(self.rest.len());
-        let (digits, rest) = self.rest.split_at(end);
-        if digits.is_empty() {
-            return Err(match self.rest.chars().next() {
-                None => "unexpected end of expression".to_owned(),
-                Some('$') => "unknown register".to_owned(),
-                Some(_) => "invalid char in expression".to_owned(),
-            });
-        }
-        self.rest = rest;
-        let value = match digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
-            Some(hex) => u64::from_str_radix(hex, 16),
-            None if digits.len() > 1 && digits.starts_with('0') => u64::from_str_radix(digits, 8),
-            None => digits.parse(),
-        };
-        value.map(|value| value as i64).map_err(|error| match error.kind() {
-            std::num::IntErrorKind::PosOverflow => "number too large".to_owned(),
-            _ => "invalid char in expression".to_owned(),
-        })
-    }
-
-    /// Takes the next character if it is one of `operators`.
-    fn operator(&mut self, operators: &str) -> Option<char> {
-        let rest = self.rest.trim_start();
-        let operator = rest.chars().next().filter(|char| operators.contains(*char))?;
-        self.rest = &rest[operator.len_utf8()..];
-        Some(operator)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn value(text: &str) -> Result<i64, String> {
-        Args::read("c", &[needs("n", Kind::Integer)], text).map(|args| args.integer("n").unwrap())
-    }
-
-    #[test]
-    fn expressions() {
-        for (text, wanted) in [
-            ("1+2*3", Ok(7)),
-            ("(1 + 2) * 3", Ok(9)),
-            ("-1", Ok(-1)),
-            ("0x10|1", Ok(17)),
-            ("~0", Ok(-1)),
-            ("010", Ok(8)),
-            ("18446744073709551615", Ok(-1)),
-            ("", Err("unexpected end of expression")),
-            ("1+", Err("unexpected end of expression")),
-            ("1/0", Err("division by zero")),
-            ("$eip", Err("unknown register")),
-            ("(1", Err("')' expected")),
-            ("99999999999999999999", Err("number too large")),
-            ("zz", Err("invalid char in expression")),
-            ("é", Err("invalid char in expression")),
-            ("1 2", Err("c: extraneous characters at the end of line")),
-        ] {
-            assert_eq!(value(text), wanted.map_err(str::to_owned), "{text}");
-        }
-        assert!(value(&"(".repeat(100_000)).is_err());
-        assert!(value(&"~-".repeat(100_000)).is_err());
-        assert_eq!(value(&["1"; 1000].join("+")), Ok(1000));
+    fn read(command: &str, grammar: &[Argument], line: &str) -> Result<Args, String> {
+        Args::read(command, grammar, line, Known::default())
     }
 
     #[test]
     fn words_and_rests() {
         let grammar = [needs("a", Kind::Text), may("b", Kind::Rest)];
-        let args = Args::read("c", &grammar, " \"x \\\" y\"  and more ").unwrap();
+        let args = read("c", &grammar, " \"x \\\" y\"  and more ").unwrap();
         assert_eq!((args.text("a"), args.text("b")), (Some("x \" y"), Some("and more")));
-        let args = Args::read("c", &grammar, "one").unwrap();
+        let args = read("c", &grammar, "one").unwrap();
         assert_eq!((args.text("a"), args.text("b")), (Some("one"), None));
-        assert_eq!(Args::read("c", &grammar, ""), Err("c: string expected".to_owned()));
-        assert_eq!(Args::read("c", &grammar, "\"open"), Err("c: string expected".to_owned()));
-        assert!(Args::read("c", &[], "x").unwrap_err().contains("extraneous"));
+        assert_eq!(read("c", &grammar, ""), Err("c: string expected".to_owned()));
+        assert_eq!(read("c", &grammar, "\"open"), Err("c: string expected".to_owned()));
+        assert!(read("c", &[], "x").unwrap_err().contains("extraneous"));
+        assert_eq!(
+            read("c", &[needs("n", Kind::Integer)], "1 2"),
+            Err("c: extraneous characters at the end of line".to_owned())
+        );
+    }
+
+    #[test]
+    fn switches() {
+        let grammar = [needs("f", Kind::Switch), may("n", Kind::Integer)];
+        assert!(read("c", &grammar, "-f").unwrap().has("f"));
+        assert!(!read("c", &grammar, "").unwrap().has("f"));
+        assert_eq!(read("c", &grammar, "-1").unwrap().integer("n"), Some(-1));
+        assert_eq!(read("c", &grammar, "-z"), Err("c: unsupported option -z".to_owned()));
     }
 }

@@ -1,8 +1,10 @@
 //! What each monitor command does. Answers are QEMU's, word for word where it has them.
 
-use super::args::Args;
+use super::args::{Args, Known};
 use super::host::{Host, RunStatus, Ticket};
-use super::table::{COMMANDS, INFO, Row, find, help_line};
+use super::inquiry::{Begin, Inquired};
+use super::place::{Place, Position};
+use super::table::{COMMANDS, INFO, Question, Row, Run, find, help_line};
 use super::{keys, session};
 use crate::cli::gdb;
 use replay::event::Input;
@@ -51,18 +53,43 @@ pub fn execute(context: &mut Context<'_>, line: &str) {
 }
 
 fn run_row(context: &mut Context<'_>, rows: &'static [Row], prefix: &str, line: &str) {
-    let (name, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+    // A format may follow the name at once: x/4xb.
+    let end = line.find(|c: char| c == '/' || c.is_whitespace()).unwrap_or(line.len());
+    let (name, rest) = line.split_at(end);
     let Some(row) = find(rows, name) else {
         context.line(&format!("unknown command: '{prefix}{name}'"));
         return;
     };
-    match Args::read(row.names[0], row.grammar, rest) {
-        Ok(args) => (row.run)(context, &args),
-        Err(why) => {
-            context.line(&why);
-            context.line(&format!("Try \"help {prefix}{name}\" for more information"));
-        }
+    let full_name = format!("{prefix}{name}");
+    match row.run {
+        Run::Now(run) => match Args::read(&row.names.join("|"), row.grammar, rest, Known::default()) {
+            Ok(args) => run(context, &args),
+            Err(why) => context.line(&refusal(&why, &full_name)),
+        },
+        Run::Asks(question) => match context.host.inquire(ask_row(row, &full_name, rest, question)) {
+            Ok(Inquired::Text(text)) => context.out.push_str(&text),
+            Ok(Inquired::Later(ticket)) => context.wait = Some(ticket),
+            Err(why) => context.error(&why),
+        },
     }
+}
+
+fn refusal(why: &str, name: &str) -> String {
+    format!("{why}\nTry \"help {name}\" for more information")
+}
+
+/// A command that asks the vCPU process: first for registers, if the arguments name some.
+pub(super) fn ask_row(row: &'static Row, name: &str, rest: &str, question: Question) -> Begin {
+    let (name, rest) = (name.to_owned(), rest.to_owned());
+    Box::new(move |asker| {
+        Box::pin(async move {
+            let registers = if rest.contains('$') { Some(asker.registers().await?) } else { None };
+            let known = Known { registers: registers.as_ref(), format: asker.format() };
+            let args = Args::read(&row.names.join("|"), row.grammar, &rest, known);
+            let args = args.map_err(|why| refusal(&why, &name))?;
+            question(asker, args).await
+        })
+    })
 }
 
 pub(super) fn help(context: &mut Context<'_>, args: &Args) {
@@ -152,6 +179,12 @@ pub(super) fn nmi(context: &mut Context<'_>, _: &Args) {
     context.offer(Offer::Nmi);
 }
 
+pub(super) fn port_write(context: &mut Context<'_>, args: &Args) {
+    let integer = |name| args.integer(name).unwrap_or(0);
+    let size = args.format().size.min(4);
+    context.offer(Offer::PortWrite { port: integer("addr") as u16, size, value: integer("val") as u32 });
+}
+
 /// Longest time for which `sendkey` holds keys.
 const HOLD_MS_MAX: i64 = 60_000;
 
@@ -217,18 +250,24 @@ pub(super) fn delvm(context: &mut Context<'_>, args: &Args) {
 }
 
 pub(super) fn replay_break(context: &mut Context<'_>, args: &Args) {
+    let Some(place) = args.place() else { return };
     let status = context.host.replay_status();
-    let icount = args.integer("icount").unwrap_or(0) as u64;
-    match status.mode {
-        Mode::Replay if icount < status.icount => {
-            context.line("cannot set breakpoint at the instruction in the past");
-        }
-        Mode::Replay => {
-            let set = context.host.set_break(icount);
-            context.wait_for(set);
-        }
-        Mode::Plain | Mode::Record => context.line("setting the breakpoint is allowed only in play mode"),
+    if status.mode != Mode::Replay {
+        return context.line("setting the breakpoint is allowed only in play mode");
     }
+    let set = match position(context, place) {
+        Position::Icount(icount) if icount < status.icount => {
+            return context.line("cannot set breakpoint at the instruction in the past");
+        }
+        Position::Icount(icount) => context.host.set_break(icount),
+        Position::Time(vtime) => context.host.set_break_time(vtime),
+    };
+    context.wait_for(set);
+}
+
+/// Where a place is in the log that is replayed.
+fn position(context: &Context<'_>, place: Place) -> Position {
+    place.position(context.host.log_end().unwrap_or(0))
 }
 
 pub(super) fn replay_delete_break(context: &mut Context<'_>, _: &Args) {
@@ -242,14 +281,15 @@ pub(super) fn replay_delete_break(context: &mut Context<'_>, _: &Args) {
 }
 
 pub(super) fn replay_seek(context: &mut Context<'_>, args: &Args) {
-    let icount = args.integer("icount").unwrap_or(0) as u64;
-    match context.host.replay_status().mode {
-        Mode::Replay => {
-            let went = context.host.seek(icount);
-            context.wait_for(went);
-        }
-        Mode::Plain | Mode::Record => context.line("replay must be enabled to seek"),
+    let Some(place) = args.place() else { return };
+    if context.host.replay_status().mode != Mode::Replay {
+        return context.line("replay must be enabled to seek");
     }
+    let went = match position(context, place) {
+        Position::Icount(icount) => context.host.seek(icount),
+        Position::Time(vtime) => context.host.seek_time(vtime),
+    };
+    context.wait_for(went);
 }
 
 pub(super) fn info_status(context: &mut Context<'_>, _: &Args) {

@@ -3,7 +3,7 @@
 use super::args::Args;
 use super::commands::Context;
 use crate::cli::chardev::parse_chardev;
-use replay::device::{DeviceKind, Disk, Image, VirtioFunction, VirtioKind};
+use replay::device::{DeviceKind, Disk, Image, VirtioKind};
 use replay::machine::Machine;
 use std::fmt::Write as _;
 
@@ -35,10 +35,6 @@ pub(super) fn info_block(context: &mut Context<'_>, _: &Args) {
 
 pub(super) fn info_network(context: &mut Context<'_>, _: &Args) {
     show(context, network_text);
-}
-
-pub(super) fn info_pci(context: &mut Context<'_>, _: &Args) {
-    show(context, pci_text);
 }
 
 /// `info block`, in QEMU's form.
@@ -100,36 +96,6 @@ fn network_text(machine: &Machine) -> String {
     text
 }
 
-/// Vendor of virtio functions, and the device id of type 0 (virtio 1.2, 4.1.2.1).
-const VIRTIO: (u16, u16) = (0x1af4, 0x1040);
-
-/// `info pci`, in QEMU's form, without what the guest has set up: the broker does not know it.
-fn pci_text(machine: &Machine) -> String {
-    let mut rows = vec![
-        ((0, 0), "Host bridge: PCI device 8086:29c0".to_owned(), ""),
-        ((0x1f, 0), "ISA bridge: PCI device 8086:2918".to_owned(), ""),
-    ];
-    for function in &machine.functions {
-        let place = (function.address.device, function.address.function);
-        rows.push((place, function_text(function), &function.id));
-    }
-    rows.sort();
-    rows.into_iter().fold(String::new(), |text, ((device, function), kind, id)| {
-        text + &format!("  Bus  0, device {device:3}, function {function}:\n    {kind}\n      id \"{id}\"\n")
-    })
-}
-
-fn function_text(function: &VirtioFunction) -> String {
-    let class = match &function.kind {
-        VirtioKind::Block { .. } => "SCSI controller",
-        VirtioKind::Net { .. } => "Ethernet controller",
-        VirtioKind::Console { .. } => "Class 0780",
-        VirtioKind::Entropy { .. } | VirtioKind::Other { .. } => "Class 0255",
-    };
-    let (vendor, device) = (VIRTIO.0, VIRTIO.1 + function.kind.device_type());
-    format!("{class}: PCI device {vendor:04x}:{device:04x}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,13 +118,5 @@ mod tests {
             "virtio-net0: index=0,type=nic,model=virtio-net-pci,macaddr=52:54:00:12:34:56\n \
              \\ n: index=0,type=user,restrict=on\n"
         );
-        let pci = pci_text(&machine);
-        assert!(pci.starts_with(
-            "  Bus  0, device   0, function 0:\n    Host bridge: PCI device 8086:29c0\n      id \"\"\n"
-        ));
-        assert!(pci.contains(
-            "device   2, function 0:\n    SCSI controller: PCI device 1af4:1042\n      id \"x\"\n"
-        ));
-        assert!(pci.contains("device   5, function 0:\n    Class 0255: PCI device 1af4:1044\n"), "{pci}");
     }
 }

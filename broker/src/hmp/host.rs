@@ -1,10 +1,12 @@
 //! What a monitor may ask of the run it watches.
 
+use super::inquiry::{Begin, Inquired};
 use crate::cli::chardev::Chardev;
 use crate::cli::gdb::GdbDevice;
 use replay::machine::Machine;
 use replay::message::Offer;
 use replay::setup::Mode;
+use replay::time::Vtime;
 
 /// What `info status` tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,8 +69,16 @@ pub trait Host {
     fn cont(&mut self) -> Result<Option<Ticket>, String>;
     /// In a replay: goes to a place, back or forward, and pauses there; done on arrival.
     fn seek(&mut self, icount: u64) -> Result<Option<Ticket>, String>;
+    /// In a replay on its way to a place: the request, instructions so far, and those at the place if that is known.
+    fn seek_progress(&self) -> Option<(Ticket, u64, Option<u64>)>;
+    /// In a replay: goes to the first place at which guest time is this or later; done on arrival.
+    fn seek_time(&mut self, vtime: Vtime) -> Result<Option<Ticket>, String>;
+    /// In a replay: the number of instructions at the end of the log, as far as it is known.
+    fn log_end(&self) -> Option<u64>;
     /// In a replay: pauses when it comes to a place.
     fn set_break(&mut self, icount: u64) -> Result<Option<Ticket>, String>;
+    /// In a replay: pauses when guest time comes to this.
+    fn set_break_time(&mut self, vtime: Vtime) -> Result<Option<Ticket>, String>;
     /// In a replay: forgets such a place, or all.
     fn delete_break(&mut self, icount: Option<u64>) -> Result<Option<Ticket>, String>;
     /// Ends the run.
@@ -77,6 +87,10 @@ pub trait Host {
     fn restart_device(&mut self, id: &str) -> Result<Option<Ticket>, String>;
     /// Puts another stream in the place of one.
     fn change_chardev(&mut self, chardev: Chardev) -> Result<Option<Ticket>, String>;
+    /// Begins a command that asks the vCPU process.
+    fn inquire(&mut self, begin: Begin) -> Result<Inquired, String>;
+    /// The text of such a command that is done.
+    fn take_text(&mut self, ticket: Ticket) -> Option<String>;
     /// Why a request failed that is done.
     fn take_failure(&mut self, ticket: Ticket) -> Option<String>;
     /// Expects debuggers on another device, or on none.

@@ -5,6 +5,7 @@ use super::host::{Host, Ticket};
 use super::line::{LineReader, Step};
 use super::table::{COMMANDS, INFO, Row};
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 /// What is shown when the monitor waits for a command.
 pub const PROMPT: &str = "(reprise) ";
@@ -18,7 +19,17 @@ pub struct Session {
     waiting: Option<Ticket>,
     ended: bool,
     out: Vec<u8>,
+    terminal: bool,
+    /// When the way to a place was shown last, and whether it stands on the line.
+    shown: Option<Instant>,
 }
+
+/// Input that is kept while an answer is outstanding.
+const UNREAD_BYTES_MAX: usize = 1 << 16;
+/// ^C on a terminal.
+const INTERRUPT: u8 = 3;
+/// Time between two looks at the way to a place; shorter ways are not shown.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(400);
 
 impl Session {
     /// A conversation with a terminal (echo, editing) or a script (plain lines).
@@ -29,6 +40,8 @@ impl Session {
             waiting: None,
             ended: false,
             out: Vec::new(),
+            terminal,
+            shown: None,
         }
     }
 
@@ -52,16 +65,50 @@ impl Session {
         self.waiting.is_none() && !self.ended
     }
 
-    /// Takes input and carries out the lines in it.
+    /// There is room for more input, which may wait for an answer that is outstanding.
+    pub fn has_room(&self) -> bool {
+        !self.ended && self.unread.len() < UNREAD_BYTES_MAX
+    }
+
+    /// Takes input and carries out the lines in it. On a terminal, ^C while an answer is outstanding stops the machine, and
+    /// with it the way to a place.
     pub fn input(&mut self, bytes: &[u8], host: &mut dyn Host) {
-        self.unread.extend(bytes);
+        let interrupt = bytes.iter().rposition(|byte| *byte == INTERRUPT);
+        match interrupt.filter(|_| self.terminal && self.waiting.is_some()) {
+            Some(at) => {
+                self.unread.clear();
+                self.unread.extend(&bytes[at + 1..]);
+                if let Err(why) = host.stop() {
+                    self.put(&format!("Error: {why}\n"));
+                }
+            }
+            None => self.unread.extend(bytes),
+        }
         self.proceed(host);
+    }
+
+    /// Shows on a terminal how far the machine is on its way to the place that this conversation waits for.
+    pub fn tick(&mut self, host: &dyn Host, now: Instant) {
+        let progress = host.seek_progress().filter(|(ticket, ..)| self.waiting == Some(*ticket));
+        let Some((_, icount, goal)) = progress.filter(|_| self.terminal) else { return };
+        if *self.shown.get_or_insert(now) + PROGRESS_INTERVAL > now {
+            return;
+        }
+        self.shown = Some(now);
+        let of = goal.map(|goal| format!(" of {goal}")).unwrap_or_default();
+        self.put(&format!("\rat instruction {icount}{of}; ^C stops here\x1b[K"));
     }
 
     /// A request is done: its answer ends here, and the next line is read.
     pub fn ticket_done(&mut self, ticket: Ticket, host: &mut dyn Host) {
         if self.waiting == Some(ticket) {
             self.waiting = None;
+            if self.shown.take().is_some() {
+                self.put("\r\x1b[K");
+            }
+            if let Some(text) = host.take_text(ticket) {
+                self.put(&text);
+            }
             if let Some(why) = host.take_failure(ticket) {
                 self.put(&format!("Error: {why}\n"));
             }
@@ -165,13 +212,16 @@ pub fn date_text(unix_s: i64) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::super::host::{ReplayStatus, RunStatus};
+    use super::super::inquiry::{Begin, Inquired, Inquiries};
     use super::*;
     use crate::cli::chardev::Chardev;
     use crate::cli::gdb::GdbDevice;
     use replay::event::Input;
+    use replay::inspect::Query;
     use replay::machine::Machine;
     use replay::message::Offer;
     use replay::setup::Mode;
+    use replay::time::Vtime;
 
     /// A run that remembers what it was asked.
     pub(crate) struct Fake {
@@ -185,6 +235,8 @@ pub(crate) mod tests {
         pub waiting_for: Option<&'static str>,
         pub swaps: Vec<String>,
         pub failure: Option<String>,
+        pub asked: Vec<Query>,
+        pub inquiries: Inquiries,
     }
 
     impl Fake {
@@ -201,6 +253,8 @@ pub(crate) mod tests {
                 waiting_for: None,
                 swaps: vec![],
                 failure: None,
+                asked: vec![],
+                inquiries: Inquiries::default(),
             }
         }
     }
@@ -257,10 +311,34 @@ pub(crate) mod tests {
             Ok(None)
         }
         fn seek(&mut self, _icount: u64) -> Result<Option<Ticket>, String> {
-            Ok(None)
+            Ok(self.slow.then_some(7))
         }
         fn set_break(&mut self, _icount: u64) -> Result<Option<Ticket>, String> {
             Ok(None)
+        }
+        fn seek_progress(&self) -> Option<(Ticket, u64, Option<u64>)> {
+            self.slow.then_some((7, 5, Some(10)))
+        }
+        fn seek_time(&mut self, vtime: Vtime) -> Result<Option<Ticket>, String> {
+            self.swaps.push(format!("seek {vtime}"));
+            Ok(None)
+        }
+        fn set_break_time(&mut self, vtime: Vtime) -> Result<Option<Ticket>, String> {
+            self.swaps.push(format!("break {vtime}"));
+            Ok(None)
+        }
+        fn log_end(&self) -> Option<u64> {
+            Some(10_000_000)
+        }
+        fn inquire(&mut self, begin: Begin) -> Result<Inquired, String> {
+            let Fake { inquiries, asked, .. } = self;
+            inquiries.begin(9, None, begin, |query| {
+                asked.push(query);
+                Ok(())
+            })
+        }
+        fn take_text(&mut self, ticket: Ticket) -> Option<String> {
+            self.inquiries.take_text(ticket)
         }
         fn delete_break(&mut self, _icount: Option<u64>) -> Result<Option<Ticket>, String> {
             Ok(None)
@@ -420,6 +498,39 @@ pub(crate) mod tests {
         assert!(!session.wants_input());
         session.ticket_done(7, &mut host);
         assert_eq!(session.take_output(), b"(reprise) VM status: paused\r\n(reprise) ");
+    }
+
+    #[test]
+    fn a_long_way_is_shown_on_a_terminal_and_stopped_by_interrupt() {
+        let mut host = Fake::new(Mode::Replay);
+        host.slow = true;
+        let begin = Instant::now();
+        for terminal in [true, false] {
+            host.status = RunStatus::Running;
+            let mut session = Session::new(terminal);
+            session.input(b"replay_seek 10\ninfo na", &mut host);
+            session.take_output();
+            for ms in [0, 100, 500, 600, 1000] {
+                session.tick(&host, begin + Duration::from_millis(ms));
+            }
+            let text = String::from_utf8(session.take_output()).unwrap();
+            let shown = if terminal {
+                "\rat instruction 5 of 10; ^C stops here\x1b[K".repeat(2)
+            } else {
+                String::new()
+            };
+            assert_eq!(text, shown);
+            session.input(b"xyz\x03info name\n", &mut host);
+            assert_eq!(host.status == RunStatus::Paused, terminal);
+            session.ticket_done(7, &mut host);
+            let text = String::from_utf8(session.take_output()).unwrap();
+            let echoed = "\r\x1b[K(reprise) info name\r\n(reprise) ";
+            assert!(!terminal || text == echoed, "{text:?}");
+        }
+        let mut session = Session::new(true);
+        session.input(b"replay_seek 10\n", &mut host);
+        session.input(&[b'x'; UNREAD_BYTES_MAX], &mut host);
+        assert!(!session.has_room());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use replay::event::{DeviceIndex, Event, Input, Payload, ShutdownCause, UsedEntry
 use serde_json::{Value, json};
 
 /// Every kind of event, as `--kind` takes it.
-pub const KINDS: [&str; 16] = [
+pub const KINDS: [&str; 17] = [
     "queue-used",
     "config-changed",
     "input",
@@ -21,6 +21,7 @@ pub const KINDS: [&str; 16] = [
     "device-offered",
     "sent",
     "device-restarted",
+    "port-write",
 ];
 
 /// Bytes of data shown in a line of text.
@@ -87,6 +88,11 @@ pub fn describe(event: &Event) -> Described {
             text: format!("queue {queue}: {count} request(s) digest {digest:016x}"),
             fields: json!({"queue": queue, "count": count, "digest": format!("{digest:016x}")}),
         },
+        Event::PortWrite { port, size, value } => of(
+            "port-write",
+            format!("port {port:#06x} size {size} value {value:#x}"),
+            json!({"port": port, "size": size, "value": value}),
+        ),
         Event::DeviceRestarted { device } => Described {
             kind: "device-restarted",
             device: Some(*device),

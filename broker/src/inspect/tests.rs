@@ -26,6 +26,7 @@ fn events() -> Vec<Stamped> {
         Event::DeviceOffered { device: 0, features: 1 << 32, config: vec![1, 2] },
         Event::Sent { device: 0, queue: 1, count: 2, digest: 3 },
         Event::DeviceRestarted { device: 0 },
+        Event::PortWrite { port: 0x80, size: 1, value: 0x42 },
         Event::Shutdown { cause: ShutdownCause::GuestShutdown },
     ];
     (1..).zip(events).map(|(n, event)| Stamped { icount: Icount(n * 100), event }).collect()
@@ -36,8 +37,8 @@ fn recording(guard: &tempfile::TempDir) -> Recording {
     let recording = Recording::create(&path, Replace::No, manifest::example()).unwrap();
     let mut writer = recording.create_log().unwrap();
     events().iter().for_each(|stamped| writer.append(stamped).unwrap());
-    writer.flush(Icount(1550)).unwrap();
-    writer.finish(Icount(1600)).unwrap();
+    writer.flush(Icount(1650)).unwrap();
+    writer.finish(Icount(1700)).unwrap();
     recording
 }
 
@@ -45,7 +46,7 @@ fn dumped(filter: Filter, form: Form) -> String {
     let guard = tempfile::tempdir().unwrap();
     let mut out = Vec::new();
     let ending = dump(&recording(&guard), &filter, form, &mut out).unwrap();
-    assert_eq!(ending, Ending::Finished { icount: Icount(1600) });
+    assert_eq!(ending, Ending::Finished { icount: Icount(1700) });
     String::from_utf8(out).unwrap()
 }
 
@@ -66,9 +67,10 @@ fn every_event_is_a_line() {
             1200      0  device-offered serial0 features 0x100000000 config 0102
             1300      0  sent           serial0 queue 1: 2 request(s) digest 0000000000000003
             1400      0  device-restarted serial0
-            1500      0  shutdown       guest-shutdown
-            1600      1  end
-# the log is complete and ends at instruction 1600
+            1500      0  port-write     port 0x0080 size 1 value 0x42
+            1600      0  shutdown       guest-shutdown
+            1700      1  end
+# the log is complete and ends at instruction 1700
 ";
     assert_eq!(dumped(Filter::default(), Form::Text), expected);
 }
@@ -81,7 +83,7 @@ fn filters_select_and_unknown_names_are_refused() {
         numbers.collect::<Vec<u64>>()
     };
     let kinds = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
-    assert_eq!(icounts(Filter { kinds: kinds(&["nmi", "end"]), ..Filter::default() }), [500, 1600]);
+    assert_eq!(icounts(Filter { kinds: kinds(&["nmi", "end"]), ..Filter::default() }), [500, 1700]);
     assert_eq!(
         icounts(Filter { device: Some("serial0".into()), ..Filter::default() }),
         [100, 200, 1200, 1300, 1400]
@@ -116,7 +118,7 @@ fn a_script_gets_an_object_a_line() {
         lines[2],
         json!({"icount": 300, "block": 0, "offset": 36, "kind": "input", "scancode": 28, "down": true})
     );
-    assert_eq!(lines.last().unwrap(), &json!({"ending": "finished", "icount": 1600}));
+    assert_eq!(lines.last().unwrap(), &json!({"ending": "finished", "icount": 1700}));
 }
 
 #[test]
@@ -127,19 +129,19 @@ fn info_tells_what_was_recorded() {
     info(&recording, Form::Text, &mut out).unwrap();
     let text = String::from_utf8(out).unwrap();
     for part in [
-        "format        1, made by reprise 0.1.0+r2\n",
+        "format        2, made by reprise 0.1.0+r2\n",
         "created       2023-11-14 22:13:21 UTC\n",
         "machine       256 MiB RAM, 1 CPU x86-64-v3,-avx2, icount shift=5, RTC from 2023-11-14 22:13:20 UTC\n",
         "initrd        none\n",
-        "length        1600 instructions\n",
-        "state         the log is complete and ends at instruction 1600\n",
+        "length        1700 instructions\n",
+        "state         the log is complete and ends at instruction 1700\n",
     ] {
         assert!(text.contains(part), "{part}{text}");
     }
     let mut out = Vec::new();
     info(&recording, Form::Json, &mut out).unwrap();
     let json: Value = serde_json::from_slice(&out).unwrap();
-    assert_eq!((&json["log"]["events"], &json["log"]["kinds"]["nmi"]), (&json!(16), &json!(1)));
+    assert_eq!((&json["log"]["events"], &json["log"]["kinds"]["nmi"]), (&json!(17), &json!(1)));
     assert_eq!(json["manifest"]["machine"]["ram_bytes"], 256 << 20);
 }
 
@@ -151,7 +153,7 @@ fn cut_and_damaged_logs_are_shown_up_to_there() {
     std::fs::write(recording.log_path(), &whole[..whole.len() - 1]).unwrap();
     let mut out = Vec::new();
     let ending = dump(&recording, &Filter::default(), Form::Text, &mut out).unwrap();
-    assert!(matches!(ending, Ending::Cut { last_icount: Icount(1550), .. }));
+    assert!(matches!(ending, Ending::Cut { last_icount: Icount(1650), .. }));
     assert!(String::from_utf8(out).unwrap().contains("# the recording was cut short, not finished"));
     let mut damaged = whole;
     damaged[50] ^= 1;

@@ -56,6 +56,11 @@ pub trait Journal {
     /// Ends the run at `icount`. Says so if what was recorded or replayed is not whole.
     fn finish(&mut self, icount: Icount, cause: ShutdownCause) -> Result<(), JournalError>;
 
+    /// Where the log ends that is played, as far as it is known.
+    fn log_end(&self) -> Option<Icount> {
+        None
+    }
+
     /// A line that the user should see now, if there is one.
     fn take_warning(&mut self) -> Option<String>;
 

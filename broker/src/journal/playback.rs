@@ -123,6 +123,7 @@ impl<R: Read> Journal for Playback<R> {
             Offer::PowerButton => "system_powerdown",
             Offer::Nmi => "nmi",
             Offer::Reset => "system_reset",
+            Offer::PortWrite { .. } => "o",
         };
         Err(JournalError::Refused { what })
     }
@@ -143,6 +144,14 @@ impl<R: Read> Journal for Playback<R> {
             }
             Ending::Finished { .. } | Ending::Cut { .. } => Ok(()),
         }
+    }
+
+    fn log_end(&self) -> Option<Icount> {
+        Some(match &self.ending {
+            Ending::Finished { icount } => *icount,
+            Ending::Cut { last_icount, .. } => *last_icount,
+            Ending::Damaged(damage) => damage.from,
+        })
     }
 
     fn take_warning(&mut self) -> Option<String> {

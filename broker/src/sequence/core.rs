@@ -2,19 +2,22 @@
 
 mod debugging;
 mod swaps;
+mod telling;
 
 use super::ending::{Divergence, End};
+use super::notices::{Notices, What, shutdown};
 use super::swap;
 use crate::cli::chardev::Chardev;
 use crate::cli::gdb::GdbDevice;
 use crate::debugger::{self, Debugger};
 use crate::hmp::host::{Host, ReplayStatus, RunStatus, Ticket};
+use crate::hmp::inquiry::{Begin, Inquired, Inquiries};
 use crate::journal::{JOURNAL_SEQUENCE, Journal, JournalError};
 use replay::event::{DeviceIndex, Input, ShutdownCause};
 use replay::lane::{BrokerEnd, RunState};
 use replay::machine::Machine;
 use replay::message::{Control, Inbound, Offer, Outbound, PauseReason};
-use replay::time::Icount;
+use replay::time::{Icount, Vtime};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
@@ -74,6 +77,12 @@ pub struct Core {
     unanswered_swaps: BTreeSet<Ticket>,
     /// Why requests failed of which monitors are told next.
     failures: Vec<(Ticket, String)>,
+    /// Monitor commands that wait for answers of the vCPU process.
+    inquiries: Inquiries,
+    /// The way to a place: its request, and instructions at the place if that is known.
+    seeking: Option<(Ticket, Option<u64>)>,
+    /// What those are told who do not ask.
+    notices: Notices,
     /// Instructions so far: of the last status or the last event.
     icount: u64,
     /// When the journal was last made safe.
@@ -105,6 +114,9 @@ impl Core {
             stopping: Vec::new(),
             unanswered_swaps: BTreeSet::new(),
             failures: Vec::new(),
+            inquiries: Inquiries::default(),
+            seeking: None,
+            notices: Notices::default(),
             icount: 0,
             flushed: Instant::now(),
             starting: true,
@@ -168,6 +180,10 @@ impl Core {
                 }
             }
             Outbound::Ack { sequence } => self.acknowledged(sequence)?,
+            Outbound::Inspected { sequence, answer } => match self.inquiries.answered(sequence, answer) {
+                Some(query) => self.send_control(sequence, Control::Inspect { query })?,
+                None => self.done_tickets.push(sequence),
+            },
             Outbound::Paused { icount, reason } => {
                 self.icount = self.icount.max(icount.0);
                 return Ok(self.paused(reason));
@@ -183,6 +199,7 @@ impl Core {
                 self.icount = self.icount.max(icount.0);
                 return Ok(Some(End::Shutdown(cause)));
             }
+            Outbound::WasReset { guest } => self.notices.add(What::Reset { guest }),
             Outbound::Note { text } => eprintln!("reprise: {text}"),
             Outbound::Debugger(what) => return self.debugger_says(what),
             Outbound::Waiting { device } => self.waiting_for = device,
@@ -202,28 +219,29 @@ impl Core {
             PauseReason::Stopped => None,
             PauseReason::Debugger => {
                 if self.status == RunStatus::Running {
-                    self.status = RunStatus::Debug;
+                    self.set_status(RunStatus::Debug);
                 }
                 None
             }
             PauseReason::Place => {
                 if self.status == RunStatus::Running {
-                    self.status = RunStatus::Paused;
+                    self.set_status(RunStatus::Paused);
                 }
                 None
             }
             PauseReason::Shutdown(cause) => {
                 let panicked = cause == ShutdownCause::GuestPanic;
-                self.status = if panicked { RunStatus::Panicked } else { RunStatus::Shutdown };
+                self.notices.add(shutdown(cause));
+                self.set_status(if panicked { RunStatus::Panicked } else { RunStatus::Shutdown });
                 None
             }
             PauseReason::EndOfLog => {
                 let kept = self.debugger.keeps(&End::Replayed);
-                self.status = if kept { RunStatus::Debug } else { RunStatus::Paused };
+                self.set_status(if kept { RunStatus::Debug } else { RunStatus::Paused });
                 (!kept).then_some(End::Replayed)
             }
             PauseReason::Divergence => {
-                self.status = RunStatus::InternalError;
+                self.set_status(RunStatus::InternalError);
                 let unnamed = || Divergence {
                     icount: self.icount,
                     field: "the vcpu process".to_owned(),
@@ -355,6 +373,7 @@ impl Core {
             self.swaps.push((ticket, request));
             return Ok(());
         }
+        self.seeking.take_if(|(seek, _)| *seek == ticket);
         if ticket != JOURNAL_SEQUENCE {
             self.done_tickets.push(ticket);
         }
@@ -431,7 +450,7 @@ impl Host for Core {
     fn stop(&mut self) -> Result<Option<Ticket>, String> {
         match self.status {
             RunStatus::Running => {
-                self.status = RunStatus::Paused;
+                self.set_status(RunStatus::Paused);
                 self.control(Control::Stop)
             }
             RunStatus::Paused
@@ -455,7 +474,7 @@ impl Host for Core {
             | RunStatus::Prelaunch
             | RunStatus::Panicked
             | RunStatus::IoError => {
-                self.status = RunStatus::Running;
+                self.set_status(RunStatus::Running);
                 self.control(Control::Continue)
             }
             RunStatus::Running => Ok(None),
@@ -465,23 +484,31 @@ impl Host for Core {
     }
 
     fn seek(&mut self, icount: u64) -> Result<Option<Ticket>, String> {
-        match self.status {
-            // A debugger keeps the machine where it differs from its recording.
-            RunStatus::InternalError if !self.debugger.is_attached() => {
-                Err("the machine cannot go on".to_owned())
-            }
-            RunStatus::Running
-            | RunStatus::Paused
-            | RunStatus::Debug
-            | RunStatus::InternalError
-            | RunStatus::Prelaunch => {
-                self.status = RunStatus::Running;
-                self.control(Control::Seek { icount: Icount(icount) })
-            }
-            RunStatus::Shutdown | RunStatus::Panicked | RunStatus::IoError => {
-                Err("the machine cannot go on".to_owned())
-            }
-        }
+        self.begin_seek(Control::Seek { icount: Icount(icount) })
+    }
+
+    fn seek_progress(&self) -> Option<(Ticket, u64, Option<u64>)> {
+        self.way_to_goal()
+    }
+
+    fn seek_time(&mut self, vtime: Vtime) -> Result<Option<Ticket>, String> {
+        self.begin_seek(Control::SeekTime { vtime })
+    }
+
+    fn set_break_time(&mut self, vtime: Vtime) -> Result<Option<Ticket>, String> {
+        self.control(Control::BreakTime { vtime })
+    }
+
+    fn log_end(&self) -> Option<u64> {
+        self.journal.log_end().map(|icount| icount.0)
+    }
+
+    fn inquire(&mut self, begin: Begin) -> Result<Inquired, String> {
+        self.begin_inquiry(begin)
+    }
+
+    fn take_text(&mut self, ticket: Ticket) -> Option<String> {
+        self.inquiries.take_text(ticket)
     }
 
     fn set_break(&mut self, icount: u64) -> Result<Option<Ticket>, String> {
@@ -497,11 +524,14 @@ impl Host for Core {
     }
 
     fn offer(&mut self, offer: Offer) -> Result<(), String> {
-        let resets = offer == Offer::Reset;
+        let (resets, pressed) = (offer == Offer::Reset, offer == Offer::PowerButton);
         self.try_offer(offer)?;
         if resets && matches!(self.status, RunStatus::Shutdown | RunStatus::Panicked) {
             // It happens when the machine goes on, which it now can.
-            self.status = RunStatus::Paused;
+            self.set_status(RunStatus::Paused);
+        }
+        if pressed {
+            self.notices.add(What::Powerdown);
         }
         Ok(())
     }

@@ -5,12 +5,13 @@
 
 pub mod core;
 pub mod ending;
+pub mod notices;
 pub mod swap;
 
 use self::core::Core;
 use self::swap::Swapper;
 use crate::cli::options::DeviceExit;
-use crate::hmp::host::Ticket;
+use crate::hmp::host::{Host, Ticket};
 use crate::launch::children::{Children, Role};
 use crate::launch::signals::Signals;
 use crate::launch::tree::Call;
@@ -77,7 +78,9 @@ impl Sequence<'_> {
                 Ok(ready) => ready,
                 Err(errno) => break End::Failed(format!("cannot wait for events: {errno}")),
             };
-            if let Some(end) = self.step(&ready) {
+            let ended = self.step(&ready);
+            self.tell();
+            if let Some(end) = ended {
                 break end;
             }
             progress(self.core.icount());
@@ -96,7 +99,14 @@ impl Sequence<'_> {
         if ready.signals
             && let Some(signal) = self.signals.take()
         {
-            self.ask_to_end(ShutdownCause::HostSignal { signal });
+            // ^C on a terminal that makes a signal of it: first it ends the way to a place.
+            if signal == libc::SIGINT && self.core.seek_progress().is_some() {
+                if let Err(error) = self.core.stop() {
+                    return Some(End::Failed(error));
+                }
+            } else {
+                self.ask_to_end(ShutdownCause::HostSignal { signal });
+            }
         }
         self.attend_calls(&ready.calls);
         self.attend_monitors(&ready.monitors);
@@ -107,6 +117,7 @@ impl Sequence<'_> {
             return Some(End::Failed(error));
         }
         self.core.release_due_keys(Instant::now());
+        self.monitors.iter_mut().for_each(|monitor| monitor.tick(&self.core, Instant::now()));
         if self.core.take_quit_request() {
             self.ask_to_end(ShutdownCause::HostQuit);
         }
@@ -180,6 +191,8 @@ impl Sequence<'_> {
 
     fn attend_lane(&mut self) -> Option<End> {
         let result = self.core.receive();
+        // What happened before an answer is told before it.
+        self.tell();
         for ticket in self.core.take_done_tickets() {
             if let Err(error) = self.ticket_done(ticket) {
                 return Some(End::Failed(error));
@@ -195,7 +208,16 @@ impl Sequence<'_> {
         for monitor in &mut self.monitors {
             monitor.ticket_done(ticket, &mut self.core);
         }
-        self.core.debugger_ticket_done(ticket)
+        let told = self.core.debugger_ticket_done(ticket);
+        self.core.forget(ticket);
+        told
+    }
+
+    /// Tells monitors what has happened.
+    fn tell(&mut self) {
+        for notice in self.core.take_notices() {
+            self.monitors.iter_mut().for_each(|monitor| monitor.notice(&notice));
+        }
     }
 
     fn attend_calls(&mut self, ready: &[bool]) {
@@ -326,6 +348,8 @@ impl Sequence<'_> {
     /// Closes the log, then ends the processes: in order when the run ended in order.
     fn finish(&mut self, end: End) -> End {
         let end = self.core.close(end);
+        self.core.note_end(&end);
+        self.tell();
         self.monitors.iter_mut().for_each(MonitorPort::write);
         self.monitors.clear();
         if end.is_orderly() {

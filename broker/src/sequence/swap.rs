@@ -11,7 +11,7 @@ use crate::launch::plan::Plan;
 use crate::launch::process::{Progress, READY_TIMEOUT, Starting};
 use crate::launch::tree::{self, Call, is_listened_to};
 use crate::launch::{foreign, host};
-use crate::streams::Stream;
+use crate::streams::{Language, Stream};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use replay::device::{DeviceKind, Image};
 use replay::setup::Mode;
@@ -215,7 +215,7 @@ impl Swapper {
         check_no_monitor(old)?;
         let device = old.device.ok_or_else(|| format!("Chardev '{id}' serves no device"))?;
         let is_stdio = |stream: &Stream| matches!(stream.chardev.backend, Backend::Stdio { .. });
-        let stream = Stream { chardev, device: Some(device), monitor: false };
+        let stream = Stream { chardev, device: Some(device), monitor: false, language: Language::Human };
         if is_stdio(&stream) && self.plan.streams.iter().any(is_stdio) {
             return Err("cannot use stdio by multiple character devices".to_owned());
         }

@@ -4,6 +4,7 @@ use super::core::Facts;
 use super::*;
 use crate::cli::chardev::{Backend, Chardev};
 use crate::journal::{Journal, Plain, Playback, Record};
+use crate::streams::Language;
 use nix::sys::eventfd::EfdFlags;
 use replay::event::{Event, Stamped};
 use replay::lane::{self, RunState, VcpuEnd};
@@ -71,7 +72,7 @@ fn end(vcpu: &mut VcpuEnd, icount: u64, cause: ShutdownCause) {
 fn monitor_on(sequence: &mut Sequence<'_>) -> UnixStream {
     let (ours, device) = UnixStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
-    sequence.monitors.push(MonitorPort::new(ours, &Chardev::new("m", Backend::Null), false));
+    sequence.monitors.push(MonitorPort::new(ours, &Chardev::new("m", Backend::Null), Language::Human, false));
     device
 }
 

@@ -21,7 +21,7 @@ pub enum Tag {
     Focus = b'F',
     /// The user asked for the end.
     Exit = b'X',
-    /// A client connected.
+    /// A client connected. The monitor answers with the same: output before its answer was for the client before.
     Arrived = b'C',
     /// The client hung up.
     Left = b'D',
@@ -34,6 +34,8 @@ pub struct MonitorLink {
     socket: OwnedFd,
     unsent: VecDeque<u8>,
     received: Vec<u8>,
+    /// Connected clients of which the monitor does not know yet.
+    unknown_clients: u32,
 }
 
 /// What came over the link.
@@ -50,11 +52,14 @@ pub enum Received {
 impl MonitorLink {
     /// A link over a connected stream socket.
     pub fn new(socket: OwnedFd) -> MonitorLink {
-        MonitorLink { socket, unsent: VecDeque::new(), received: Vec::new() }
+        MonitorLink { socket, unsent: VecDeque::new(), received: Vec::new(), unknown_clients: 0 }
     }
 
     /// Sends a frame, or keeps it until the monitor reads.
     pub fn send(&mut self, tag: Tag, payload: &[u8]) {
+        if tag == Tag::Arrived {
+            self.unknown_clients += 1;
+        }
         for part in payload.chunks(usize::from(u16::MAX)) {
             self.queue(tag, part);
         }
@@ -94,12 +99,18 @@ impl MonitorLink {
         loop {
             if let Some(header) = self.received.first_chunk::<HEADER_SIZE>() {
                 let end = HEADER_SIZE + usize::from(u16::from_le_bytes([header[1], header[2]]));
-                if header[0] != Tag::Output as u8 {
+                let tag = header[0];
+                if tag != Tag::Output as u8 && (tag != Tag::Arrived as u8 || self.unknown_clients == 0) {
                     return Received::Gone;
                 }
                 if self.received.len() >= end {
                     let frame: Vec<u8> = self.received.drain(..end).collect();
-                    return Received::Output(frame[HEADER_SIZE..].to_vec());
+                    if tag == Tag::Arrived as u8 {
+                        self.unknown_clients -= 1;
+                    } else if self.unknown_clients == 0 {
+                        return Received::Output(frame[HEADER_SIZE..].to_vec());
+                    }
+                    continue;
                 }
             }
             let mut buffer = [0; 4096];
@@ -139,6 +150,10 @@ mod tests {
         monitor.write_all(b"\0xyO\x01\0z").unwrap();
         assert_eq!(link.receive(), Received::Output(b"xy".to_vec()));
         assert_eq!(link.receive(), Received::Output(b"z".to_vec()));
+        // What was for another client is not shown.
+        link.send(Tag::Arrived, b"");
+        monitor.write_all(b"O\x03\0oldC\0\0O\x03\0new").unwrap();
+        assert_eq!(link.receive(), Received::Output(b"new".to_vec()));
         drop(monitor);
         assert_eq!(link.receive(), Received::Gone);
     }

@@ -292,6 +292,11 @@ fn any_event() -> impl Strategy<Value = Event> {
             dz
         })),
         Just(Event::Nmi),
+        (any::<u16>(), any::<u8>(), any::<u32>()).prop_map(|(port, size, value)| Event::PortWrite {
+            port,
+            size,
+            value
+        }),
         any::<u64>().prop_map(|unix_ns| Event::HostClock { unix_ns }),
         any::<u64>().prop_map(|vtime| Event::IdleWake { vtime: Vtime(vtime) }),
         any::<i32>().prop_map(|signal| Event::Shutdown { cause: ShutdownCause::HostSignal { signal } }),

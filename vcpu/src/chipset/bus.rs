@@ -233,9 +233,14 @@ impl Chipset {
     }
 
     /// The device at an address: a fixed one, else a BAR.
-    fn decode_memory(&self, address: u64, size: u8) -> Decoded<MemoryDevice> {
+    pub(super) fn decode_memory(&self, address: u64, size: u8) -> Decoded<MemoryDevice> {
         let fixed = decode_memory(address, size);
         if fixed.device.is_some() { fixed } else { self.virtio.decode(address, size) }
+    }
+
+    /// Whether the registers of the current CPU's local APIC are at an address.
+    pub(super) fn has_lapic_at(&self, address: u64) -> bool {
+        self.lapic_offset(address).is_some()
     }
 
     /// Offset into the current CPU's local APIC, where its registers are in memory.

@@ -144,6 +144,15 @@ impl IoApic {
         }
     }
 
+    /// Adds what a monitor shows of it.
+    pub fn view(&self, into: &mut replay::inspect::Interrupts) {
+        (into.ioapic_id, into.ioapic_select) = (self.id, self.select);
+        into.ioapic_table = self.table.to_vec();
+        let levels = (0..PINS).filter(|&pin| is_level(self.table[pin]));
+        let levels = levels.fold(0, |pins, pin| pins | self.lines & 1 << pin);
+        into.ioapic_requests = self.edges | levels;
+    }
+
     /// Whether pin 0 passes the 8259 pair's INTR on as ExtINT, and to whom.
     pub fn extint(&self) -> Option<Destination> {
         let entry = self.table[0];

@@ -189,6 +189,22 @@ fn is_present(config: &ChipsetConfig, device: PortDevice) -> bool {
     }
 }
 
+/// The ports of the devices that are there: first, last, only for byte accesses, device.
+pub(super) fn port_rows(config: &ChipsetConfig) -> Vec<(u16, u16, bool, PortDevice)> {
+    let fixed = PORTS.iter().filter(|row| is_present(config, row.device));
+    let fixed = fixed.map(|row| (row.first, row.last, row.sizes == Sizes::Byte, row.device));
+    let ends = |first: u16, count: u16, device| (first, first.saturating_add(count - 1), false, device);
+    let exit = config.debug_exit_port;
+    let exit = exit.map(|first| ends(first, debug_port::EXIT_PORT_COUNT, PortDevice::DebugExit));
+    let console = config.debug_console_port.map(|first| ends(first, 1, PortDevice::DebugConsole));
+    fixed.chain(exit).chain(console).collect()
+}
+
+/// The physical addresses of the fixed devices: first, last, device.
+pub(super) fn memory_rows() -> impl Iterator<Item = (u64, u64, MemoryDevice)> {
+    MEMORY.iter().map(|row| (row.first, row.last, row.device))
+}
+
 /// Decodes a memory access of `size` bytes.
 pub fn decode_memory(address: u64, size: u8) -> Decoded<MemoryDevice> {
     match MEMORY.iter().find(|row| (row.first..=row.last).contains(&address)) {

@@ -43,6 +43,7 @@ mod rtc_calendar;
 mod scancodes;
 pub mod uart16550;
 mod vectors;
+mod view;
 pub mod virtio;
 
 pub use config::ChipsetConfig;

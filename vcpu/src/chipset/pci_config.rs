@@ -222,6 +222,11 @@ impl ConfigSpace {
         self.bars.get(index)?.map(|bar| bar.size)
     }
 
+    /// What BAR `index` decodes when it decodes, if there is one.
+    pub fn bar_shape(&self, index: usize) -> Option<(BarKind, u64)> {
+        self.bars.get(index)?.map(|bar| (bar.kind, bar.size))
+    }
+
     /// What BAR `index` decodes now: none while decoding is off or no address is set.
     pub fn bar(&self, index: usize) -> Option<BarRange> {
         let bar = (*self.bars.get(index)?)?;

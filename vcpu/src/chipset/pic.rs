@@ -294,6 +294,20 @@ impl PicPair {
         self.cascade();
     }
 
+    /// Master and slave as a monitor shows them.
+    pub fn view(&self) -> [replay::inspect::Pic; 2] {
+        [&self.master, &self.slave].map(|pic| replay::inspect::Pic {
+            requests: pic.requests,
+            mask: pic.mask,
+            in_service: pic.in_service,
+            highest: (pic.lowest + 1) & 7,
+            vector_base: pic.vector_base,
+            reads_in_service: pic.read_in_service,
+            level: pic.elcr,
+            fully_nested: pic.fully_nested,
+        })
+    }
+
     /// Reads ELCR1 (offset 0) or ELCR2.
     pub fn read_elcr(&self, offset: u64) -> u8 {
         if offset & 1 == 0 { self.master.elcr } else { self.slave.elcr }

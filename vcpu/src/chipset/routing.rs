@@ -39,6 +39,16 @@ pub struct Lines {
     routed: u32,
     /// ISA interrupts that PIRQs drive in the 8259 pair alone, as it has been told.
     routed_pirqs: u16,
+    /// How often lines and ISA interrupts of PIRQs were raised: for monitors, no part of the machine's state.
+    #[serde(skip)]
+    raised: Raised,
+}
+
+/// Counts of edges.
+#[derive(Clone, Copy, Debug, Default)]
+struct Raised {
+    lines: [u64; LINES as usize],
+    pirqs: [u64; 16],
 }
 
 impl Lines {
@@ -46,6 +56,12 @@ impl Lines {
     pub(super) fn forget_routed(&mut self) {
         self.routed = 0;
         self.routed_pirqs = 0;
+    }
+
+    /// How often each line was raised, and each input of the 8259 pair.
+    pub(super) fn raised(&self) -> ([u64; LINES as usize], [u64; 16]) {
+        let isa = std::array::from_fn(|irq| self.raised.lines[irq] + self.raised.pirqs[irq]);
+        (self.raised.lines, isa)
     }
 }
 
@@ -110,6 +126,7 @@ impl Chipset {
             let line = changed.trailing_zeros() as u8;
             changed &= changed - 1;
             let level = driven.levels & 1 << line != 0;
+            self.lines.raised.lines[usize::from(line)] += u64::from(level || driven.edges & 1 << line != 0);
             if driven.edges & 1 << line != 0 {
                 self.route_line(line, false);
                 self.route_line(line, true);
@@ -141,6 +158,7 @@ impl Chipset {
         let changed = pirqs ^ self.lines.routed_pirqs;
         self.lines.routed_pirqs = pirqs;
         for irq in (0..16).filter(|irq| changed & 1 << irq != 0) {
+            self.lines.raised.pirqs[usize::from(irq)] += u64::from(pirqs & 1 << irq != 0);
             self.pic.set_irq(irq, pirqs & 1 << irq != 0 || self.lines.routed & 1 << irq != 0);
         }
     }

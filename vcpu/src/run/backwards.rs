@@ -51,6 +51,7 @@ impl Playback {
         if let Some(place) = start {
             machine.restore_snapshot(place)?;
             self.seek.events = place.events;
+            self.seek.stands(machine);
             self.seek.discards = true;
             self.ahead.clear();
             self.guest_ended = false;
@@ -63,8 +64,7 @@ impl Playback {
             Purpose::Scan(_) => Quest::Note,
             Purpose::Monitor(_) | Purpose::Land(_) => Quest::Pass,
         };
-        let until = (goal.moment.turn > 0).then_some(goal.moment);
-        machine.core.probe.begin(quest, until);
+        machine.core.probe.begin(quest, goal.turn());
         self.publish(machine, RunState::Running);
         Ok(Flow::Again)
     }
@@ -72,10 +72,10 @@ impl Playback {
     /// How to find what a debugger waits for before a moment.
     fn look_before(machine: &Machine, end: Moment) -> Goal {
         match machine.history().and_then(|history| history.last_before(end)) {
-            Some(from) => Goal { moment: end, purpose: Purpose::Scan(from) },
+            Some(from) => Goal::of_debugger(end, Purpose::Scan(from)),
             None => {
                 let first = machine.history().and_then(|history| history.first()).unwrap_or_default();
-                Goal { moment: Moment::arrival(first), purpose: Purpose::Land(Told::Begin) }
+                Goal::of_debugger(Moment::arrival(first), Purpose::Land(Told::Begin))
             }
         }
     }
@@ -86,11 +86,11 @@ impl Playback {
         match back {
             Back::Continue => Playback::look_before(machine, here),
             Back::Step if here.place.icount == 0 => {
-                Goal { moment: Moment::default(), purpose: Purpose::Land(Told::Begin) }
+                Goal::of_debugger(Moment::default(), Purpose::Land(Told::Begin))
             }
             Back::Step => {
                 let place = Place { icount: here.place.icount - 1, events: 0 };
-                Goal { moment: Moment::arrival(place), purpose: Purpose::Land(Told::Step) }
+                Goal::of_debugger(Moment::arrival(place), Purpose::Land(Told::Step))
             }
         }
     }
@@ -101,7 +101,7 @@ impl Playback {
             Some(Purpose::Scan(from)) => {
                 self.seek.goal = None;
                 let goal = match machine.core.probe.take_noted() {
-                    Some((moment, hit)) => Goal { moment, purpose: Purpose::Land(Told::Met(hit)) },
+                    Some((moment, hit)) => Goal::of_debugger(moment, Purpose::Land(Told::Met(hit))),
                     None => Playback::look_before(machine, Moment::arrival(from)),
                 };
                 self.begin_way(machine, goal)
@@ -143,7 +143,7 @@ impl Playback {
         if self.seek.has_arrived(machine) {
             return self.arrive(machine).map(Some);
         }
-        if !for_debugger && self.seek.breaks.remove(&here.icount) {
+        if !for_debugger && self.seek.meets_break(machine) {
             return self.pause(machine, PauseReason::Place).map(Some);
         }
         Ok(None)

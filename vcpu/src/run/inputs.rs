@@ -36,6 +36,9 @@ pub trait Inputs {
     /// The guest ended itself.
     fn guest_ended(&mut self, machine: &mut Machine, cause: ShutdownCause) -> Result<Flow, RunError>;
 
+    /// The machine was reset, by its guest or by a monitor.
+    fn was_reset(&mut self, guest: bool) -> Result<(), RunError>;
+
     /// The machine stands still for ever or loops in exceptions: only the outside can change that.
     fn stuck(&mut self, machine: &mut Machine) -> Result<Flow, RunError>;
 }

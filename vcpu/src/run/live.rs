@@ -153,6 +153,12 @@ impl Live {
             }
             Control::Quit => flow = Flow::Leave,
             Control::Debugger { listens } => machine.debugger_listens(listens, self.lane.waker())?,
+            Control::Inspect { query } => {
+                let answer = crate::inspect::answer(&machine.core, query);
+                self.lane.send(&Outbound::Inspected { sequence, answer })?;
+                self.lane.ring_doorbell()?;
+                return Ok(flow);
+            }
             Control::Reconnect { device } => {
                 if let Err(why) = self.reconnect(machine, device) {
                     let why = why.to_string();
@@ -161,7 +167,11 @@ impl Live {
                     return Ok(Flow::Go);
                 }
             }
-            Control::Seek { .. } | Control::Break { .. } | Control::DeleteBreak { .. } => {
+            Control::Seek { .. }
+            | Control::SeekTime { .. }
+            | Control::Break { .. }
+            | Control::BreakTime { .. }
+            | Control::DeleteBreak { .. } => {
                 return Err(RunError::Setup("the broker asked a live run to seek".into()));
             }
         }
@@ -310,6 +320,7 @@ impl Live {
             Offer::PowerButton => Some(Event::PowerButton),
             Offer::Nmi => Some(Event::Nmi),
             Offer::Reset => Some(Event::Reset),
+            Offer::PortWrite { port, size, value } => Some(Event::PortWrite { port, size, value }),
             Offer::Quit { .. } => None,
         })
     }
@@ -495,6 +506,11 @@ impl Inputs for Live {
 
     fn guest_ended(&mut self, machine: &mut Machine, cause: ShutdownCause) -> Result<Flow, RunError> {
         self.end(machine, cause)
+    }
+
+    fn was_reset(&mut self, guest: bool) -> Result<(), RunError> {
+        self.lane.send(&Outbound::WasReset { guest })?;
+        Ok(self.lane.ring_doorbell()?)
     }
 
     fn stuck(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {

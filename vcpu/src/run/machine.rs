@@ -42,7 +42,10 @@ pub type Digests = (u64, u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
     /// To start again.
-    Reset,
+    Reset {
+        /// By the guest's doing.
+        guest: bool,
+    },
     /// To stand still for this reason.
     Pause(ShutdownCause),
     /// To end.
@@ -154,6 +157,10 @@ impl Machine {
             Event::PowerButton => core.chipset.press_power_button(now),
             Event::Nmi => core.chipset.raise_nmi(),
             Event::Reset => self.reset_asked = true,
+            Event::PortWrite { port, size: size @ (1 | 2 | 4), value } => {
+                core.chipset.port_write(*port, *size, *value, now);
+            }
+            Event::PortWrite { .. } => {}
             Event::HostClock { unix_ns } => core.chipset.follow_host_clock(*unix_ns, now),
             Event::Entropy { bytes } => core.entropy = Entropy::new(seed_of(bytes)),
             Event::IdleWake { vtime } => core.clock.skip_to(icount, *vtime),
@@ -211,7 +218,7 @@ impl Machine {
     /// Does what the guest asked of the machine since the last call; what it wants beyond that.
     pub fn serve_effects(&mut self) -> Option<Request> {
         if std::mem::take(&mut self.reset_asked) {
-            return Some(self.resets(ShutdownCause::GuestReset));
+            return Some(self.resets(ShutdownCause::GuestReset, false));
         }
         if !self.core.chipset.has_effects() {
             return None;
@@ -245,11 +252,12 @@ impl Machine {
 
     /// What a reset by the guest comes to. After a panic, the panic is why.
     pub fn guest_resets(&self, cause: ShutdownCause) -> Request {
-        self.resets(if self.core.chipset.panicked() { ShutdownCause::GuestPanic } else { cause })
+        let cause = if self.core.chipset.panicked() { ShutdownCause::GuestPanic } else { cause };
+        self.resets(cause, true)
     }
 
-    fn resets(&self, cause: ShutdownCause) -> Request {
-        if self.description.no_reboot { Request::End(cause) } else { Request::Reset }
+    fn resets(&self, cause: ShutdownCause, guest: bool) -> Request {
+        if self.description.no_reboot { Request::End(cause) } else { Request::Reset { guest } }
     }
 
     fn shuts_down(&self, cause: ShutdownCause) -> Request {

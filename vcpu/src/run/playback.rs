@@ -89,6 +89,16 @@ impl Playback {
                 gdb::overruled(machine);
                 self.seek.wish = Some(Goal::of_monitor(icount.0, sequence));
             }
+            Inbound::Control { sequence, control: Control::SeekTime { vtime } } => {
+                self.forget_goal()?;
+                gdb::overruled(machine);
+                self.seek.wish = Some(Goal::of_time(vtime, sequence));
+            }
+            Inbound::Control { sequence, control: Control::Inspect { query } } => {
+                let answer = crate::inspect::answer(&machine.core, query);
+                self.lane.send(&Outbound::Inspected { sequence, answer })?;
+                self.lane.ring_doorbell()?;
+            }
             Inbound::Control { sequence, control } => {
                 match control {
                     Control::Stop => {
@@ -106,11 +116,16 @@ impl Playback {
                     Control::Break { icount } => {
                         self.seek.breaks.insert(icount.0);
                     }
-                    Control::DeleteBreak { icount: None } => self.seek.breaks.clear(),
+                    Control::BreakTime { vtime } => {
+                        self.seek.time_breaks.insert(vtime);
+                    }
+                    Control::DeleteBreak { icount: None } => self.seek.forget_breaks(),
                     Control::DeleteBreak { icount: Some(icount) } => {
                         self.seek.breaks.remove(&icount.0);
                     }
-                    Control::Seek { .. } => unreachable!("taken above"),
+                    Control::Seek { .. } | Control::SeekTime { .. } | Control::Inspect { .. } => {
+                        unreachable!("taken above")
+                    }
                     Control::Quit => return Ok(Flow::Leave),
                     Control::Reconnect { .. } => {
                         return Err(RunError::Setup("a replay has no back-end to connect again".into()));
@@ -181,6 +196,7 @@ impl Playback {
             PauseReason::Stopped | PauseReason::Debugger | PauseReason::Place => self.over,
             PauseReason::EndOfLog | PauseReason::Divergence | PauseReason::Shutdown(_) => Some(reason),
         };
+        self.seek.stands(machine);
         self.publish(machine, RunState::Paused);
         let told = gdb::stand(machine, reason);
         self.lane.send(&Outbound::Paused { icount: Icount(machine.icount()), reason: told })?;
@@ -467,6 +483,15 @@ impl Inputs for Playback {
                 self.end_of_log(machine)
             }
         }
+    }
+
+    /// What is passed on the way to another place is not told.
+    fn was_reset(&mut self, guest: bool) -> Result<(), RunError> {
+        if self.seek.goal.is_none() {
+            self.lane.send(&Outbound::WasReset { guest })?;
+            self.lane.ring_doorbell()?;
+        }
+        Ok(())
     }
 
     /// The log goes on behind this icount, so the recording went on: with patience, this run does too.

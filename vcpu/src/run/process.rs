@@ -82,8 +82,9 @@ pub fn run_machine(machine: &mut Machine, inputs: &mut dyn Inputs) -> Result<(),
 
 fn obey(machine: &mut Machine, inputs: &mut dyn Inputs, request: Request) -> Result<Flow, RunError> {
     match request {
-        Request::Reset => {
+        Request::Reset { guest } => {
             machine.reset()?;
+            inputs.was_reset(guest)?;
             Ok(Flow::Go)
         }
         Request::Pause(cause) => inputs.guest_pauses(machine, cause),

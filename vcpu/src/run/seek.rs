@@ -3,7 +3,9 @@
 use super::machine::Machine;
 use crate::gdb::Told;
 use crate::snapshot::history::{Moment, Place};
+use replay::time::Vtime;
 use std::collections::BTreeSet;
+use std::ops::Bound::{Excluded, Included, Unbounded};
 
 /// Distances before a place at which snapshots are left on the way to it, so that the steps back from it are short.
 const MARKS: [u64; 8] = [1 << 25, 1 << 23, 1 << 21, 1 << 19, 1 << 17, 1 << 15, 1 << 13, 1 << 11];
@@ -19,11 +21,20 @@ pub enum Purpose {
     Scan(Place),
 }
 
+/// Where a way ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// At a point between two instructions.
+    Moment(Moment),
+    /// At the first place where guest time is this or later.
+    Time(Vtime),
+}
+
 /// Where a replay is to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Goal {
     /// The end of the way.
-    pub moment: Moment,
+    pub target: Target,
     /// What it is for.
     pub purpose: Purpose,
 }
@@ -32,7 +43,33 @@ impl Goal {
     /// The first arrival at an icount, for a request of the monitor.
     pub fn of_monitor(icount: u64, ticket: u64) -> Goal {
         let moment = Moment::arrival(Place { icount, events: 0 });
-        Goal { moment, purpose: Purpose::Monitor(ticket) }
+        Goal { target: Target::Moment(moment), purpose: Purpose::Monitor(ticket) }
+    }
+
+    /// The first place at or after a guest time, for a request of the monitor.
+    pub fn of_time(vtime: Vtime, ticket: u64) -> Goal {
+        Goal { target: Target::Time(vtime), purpose: Purpose::Monitor(ticket) }
+    }
+
+    /// A moment, for a debugger.
+    pub fn of_debugger(moment: Moment, purpose: Purpose) -> Goal {
+        Goal { target: Target::Moment(moment), purpose }
+    }
+
+    /// The moment, if it is one with deliveries before it.
+    pub fn turn(&self) -> Option<Moment> {
+        match self.target {
+            Target::Moment(moment) if moment.turn > 0 => Some(moment),
+            Target::Moment(_) | Target::Time(_) => None,
+        }
+    }
+
+    /// Its icount, as far as it is known here: guest time may jump ahead before it.
+    fn icount(&self, machine: &Machine) -> u64 {
+        match self.target {
+            Target::Moment(moment) => moment.place.icount,
+            Target::Time(vtime) => machine.core.clock.icount_at(vtime),
+        }
     }
 
     /// It is for a debugger.
@@ -53,6 +90,10 @@ pub struct Seek {
     pub goal: Option<Goal>,
     /// Places to pause at, once each.
     pub breaks: BTreeSet<u64>,
+    /// Guest times to pause at, once each.
+    pub time_breaks: BTreeSet<Vtime>,
+    /// Guest time at the last look for them.
+    looked: Vtime,
     /// Events of the log that were applied.
     pub events: u64,
     /// What comes from the broker belongs to a place that was left.
@@ -67,26 +108,48 @@ impl Seek {
 
     /// The machine is at its goal.
     pub fn has_arrived(&self, machine: &Machine) -> bool {
-        self.goal.is_some_and(|goal| {
-            let place = goal.moment.place;
-            match goal.moment.turn {
-                0 => self.here(machine) >= place,
-                _ => machine.core.probe.has_reached() || machine.icount() > place.icount,
+        self.goal.is_some_and(|goal| match goal.target {
+            Target::Moment(Moment { place, turn: 0 }) => self.here(machine) >= place,
+            Target::Moment(Moment { place, .. }) => {
+                machine.core.probe.has_reached() || machine.icount() > place.icount
             }
+            Target::Time(vtime) => machine.vtime() >= vtime,
         })
+    }
+
+    /// Takes the break that is here, if there is one.
+    pub fn meets_break(&mut self, machine: &Machine) -> bool {
+        let (before, now) = (self.looked, machine.vtime());
+        self.looked = now;
+        // After a jump back nothing lies between.
+        let met = if before < now { Some((Excluded(before), Included(now))) } else { None };
+        let met = met.and_then(|between| self.time_breaks.range(between).next().copied());
+        let timed = met.is_some_and(|vtime| self.time_breaks.remove(&vtime));
+        self.breaks.remove(&machine.icount()) || timed
+    }
+
+    /// The machine stands still, or has jumped: what lies before is not met any more.
+    pub fn stands(&mut self, machine: &Machine) {
+        self.looked = machine.vtime();
+    }
+
+    /// Forgets all places to pause at.
+    pub fn forget_breaks(&mut self) {
+        self.breaks.clear();
+        self.time_breaks.clear();
     }
 
     /// Whether a snapshot shall be left here.
     pub fn is_marked(&self, machine: &Machine) -> bool {
         let now = machine.icount();
-        self.marks().any(|mark| mark == now)
+        self.marks(machine).any(|mark| mark == now)
             || machine.history().is_some_and(|history| history.is_due(self.here(machine)))
     }
 
     /// Where snapshots shall be left on the way. One that looks for something leaves none: it may have to look further back.
-    fn marks(&self) -> impl Iterator<Item = u64> {
+    fn marks(&self, machine: &Machine) -> impl Iterator<Item = u64> {
         let lands = |goal: &Goal| !matches!(goal.purpose, Purpose::Scan(_));
-        let end = self.goal.filter(lands).map(|goal| goal.moment.place.icount);
+        let end = self.goal.filter(lands).map(|goal| goal.icount(machine));
         end.into_iter()
             .flat_map(|end| MARKS.into_iter().filter_map(move |distance| end.checked_sub(distance)))
     }
@@ -95,14 +158,16 @@ impl Seek {
     pub fn limit(&self, machine: &Machine) -> u64 {
         let now = machine.icount();
         // Where something is to be delivered, nothing may retire but what it leads to.
-        let end = self.goal.map(|Goal { moment, .. }| {
-            let icount = moment.place.icount;
-            if icount > now { icount } else { icount.saturating_add(u64::from(moment.turn.min(1))) }
+        let end = self.goal.map(|goal| {
+            let icount = goal.icount(machine);
+            if icount > now { icount } else { icount.saturating_add(u64::from(goal.turn().is_some())) }
         });
         let stop = self.breaks.range(now + 1..).next().copied();
+        let time_stop = self.time_breaks.range((Excluded(machine.vtime()), Unbounded)).next();
+        let time_stop = time_stop.map(|vtime| machine.core.clock.icount_at(*vtime));
         let known = machine.history().and_then(|history| history.next_place(self.here(machine)));
         let known = known.map(|place| place.icount);
-        let all = self.marks().chain(end).chain(stop).chain(known);
+        let all = self.marks(machine).chain(end).chain(stop).chain(time_stop).chain(known);
         all.filter(|&icount| icount > now).min().unwrap_or(u64::MAX)
     }
 
@@ -111,8 +176,11 @@ impl Seek {
         if let Purpose::Scan(from) = goal.purpose {
             return Some(from);
         }
-        let here = machine.core.moment();
-        let nearest = machine.history()?.before(goal.moment.place)?;
-        (goal.moment < here || Moment::arrival(nearest) > here).then_some(nearest)
+        let (here, history) = (machine.core.moment(), machine.history()?);
+        let (nearest, is_behind) = match goal.target {
+            Target::Moment(moment) => (history.before(moment.place)?, moment < here),
+            Target::Time(vtime) => (history.before_time(vtime)?, vtime < machine.vtime()),
+        };
+        (is_behind || Moment::arrival(nearest) > here).then_some(nearest)
     }
 }

@@ -4,6 +4,7 @@ use super::pages::PageVersions;
 use super::state::{SavedState, StateError};
 use crate::core::Core;
 use crate::mem::ram::PAGE_SIZE;
+use replay::time::Vtime;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A place on the time line: instructions retired, and events of the log that were applied.
@@ -88,6 +89,12 @@ impl History {
     /// The first snapshot.
     pub fn first(&self) -> Option<Place> {
         self.snapshots.keys().next().copied()
+    }
+
+    /// The latest snapshot whose guest time is not after `vtime`.
+    pub fn before_time(&self, vtime: Vtime) -> Option<Place> {
+        let mut places = self.snapshots.iter().rev();
+        places.find(|(_, state)| state.vtime() <= vtime).map(|(place, _)| *place)
     }
 
     /// Whether there is a snapshot of a place.

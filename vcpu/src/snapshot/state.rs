@@ -8,6 +8,7 @@ use crate::state::regs::FxImage;
 use crate::state::{Activity, Msrs, Segment, Shadow, Status, TableReg};
 use crate::system::entropy::{Entropy, EntropyState};
 use crate::virtio::Virtio;
+use replay::time::Vtime;
 use serde::{Deserialize, Serialize};
 
 /// Bytes of the x87 state that are in use.
@@ -115,6 +116,11 @@ impl SavedState {
     /// Instructions that had retired.
     pub fn icount(&self) -> u64 {
         self.cpu.icount
+    }
+
+    /// Guest time.
+    pub fn vtime(&self) -> Vtime {
+        self.clock.at(self.cpu.icount)
     }
 
     /// Puts a machine of the same description into this state; RAM is the caller's.

@@ -14,7 +14,7 @@ impl Core {
             FromDebugger::Detached => return Ok(self.debugger.set_attached(false)),
             FromDebugger::Resumed => {
                 if matches!(self.status, RunStatus::Debug | RunStatus::InternalError) {
-                    self.status = RunStatus::Running;
+                    self.set_status(RunStatus::Running);
                 }
             }
             FromDebugger::Continue => match self.cont() {
@@ -49,6 +49,7 @@ impl Core {
     /// A request is done: it may have been a debugger's.
     pub fn debugger_ticket_done(&mut self, ticket: Ticket) -> Result<(), String> {
         let Some((number, mut text)) = self.debugger.ticket_done(ticket) else { return Ok(()) };
+        text.extend(self.take_text(ticket));
         if let Some(why) = self.take_failure(ticket) {
             text.push_str(&format!("Error: {why}\n"));
         }

@@ -73,7 +73,7 @@ impl Core {
             | RunStatus::InternalError => {}
         }
         if !matches!(self.status, RunStatus::Shutdown | RunStatus::InternalError) {
-            self.status = RunStatus::IoError;
+            self.set_status(RunStatus::IoError);
         }
         Ok(())
     }

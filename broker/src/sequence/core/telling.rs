@@ -1,0 +1,80 @@
+//! What monitors are told: answers of the vCPU process, the way to a place, and what has happened.
+
+use super::Core;
+use crate::hmp::host::{RunStatus, Ticket};
+use crate::hmp::inquiry::{Begin, Inquired};
+use crate::sequence::ending::End;
+use crate::sequence::notices::{self, Notice, What};
+use replay::message::{Control, Inbound};
+
+impl Core {
+    /// The machine runs now, or stands still.
+    pub(super) fn set_status(&mut self, status: RunStatus) {
+        let ran = self.status == RunStatus::Running;
+        let runs = status == RunStatus::Running;
+        self.status = status;
+        if ran != runs {
+            self.notices.add(if runs { What::Resume } else { What::Stop });
+        }
+    }
+
+    /// What has happened since the last call.
+    pub fn take_notices(&mut self) -> Vec<Notice> {
+        self.notices.take()
+    }
+
+    /// The run has ended.
+    pub fn note_end(&mut self, end: &End) {
+        self.notices.add(notices::end(end));
+    }
+
+    /// All monitors have been told that this is done.
+    pub fn forget(&mut self, ticket: Ticket) {
+        self.inquiries.forget(ticket);
+    }
+
+    /// Sends a replay to another place.
+    pub(super) fn begin_seek(&mut self, control: Control) -> Result<Option<Ticket>, String> {
+        match self.status {
+            // A debugger keeps the machine where it differs from its recording.
+            RunStatus::InternalError if !self.debugger.is_attached() => {
+                Err("the machine cannot go on".to_owned())
+            }
+            RunStatus::Running
+            | RunStatus::Paused
+            | RunStatus::Debug
+            | RunStatus::InternalError
+            | RunStatus::Prelaunch => {
+                self.set_status(RunStatus::Running);
+                let goal = match control {
+                    Control::Seek { icount } => Some(icount.0),
+                    _ => None,
+                };
+                let ticket = self.control(control)?;
+                self.seeking = ticket.map(|ticket| (ticket, goal));
+                Ok(ticket)
+            }
+            RunStatus::Shutdown | RunStatus::Panicked | RunStatus::IoError => {
+                Err("the machine cannot go on".to_owned())
+            }
+        }
+    }
+
+    /// The way to a place: its request, instructions so far, and those at the place if that is known.
+    pub(super) fn way_to_goal(&self) -> Option<(Ticket, u64, Option<u64>)> {
+        let (ticket, goal) = self.seeking?;
+        Some((ticket, self.lane.status().ok()?.icount.0, goal))
+    }
+
+    /// Begins a command that asks the vCPU process.
+    pub(super) fn begin_inquiry(&mut self, begin: Begin) -> Result<Inquired, String> {
+        let (ticket, machine) = (self.new_ticket(), self.facts.machine.clone());
+        let Core { inquiries, lane, .. } = self;
+        inquiries.begin(ticket, machine, begin, |query| {
+            let control = Control::Inspect { query };
+            lane.send(&Inbound::Control { sequence: ticket, control }).map_err(|error| error.to_string())?;
+            lane.raise_attention();
+            Ok(())
+        })
+    }
+}
