@@ -5,6 +5,7 @@ use crate::cli::CliError;
 use crate::cli::icount::RecordReplay;
 use crate::cli::options::{DeviceExit, Options};
 use crate::cli::subcommand::RecordWords;
+use crate::debugger::{self, Debugger, Place};
 use crate::demo::DemoError;
 use crate::disk_images;
 use crate::host_clock;
@@ -275,6 +276,7 @@ fn plan(
         running: false,
         limits,
         servers,
+        debugger: None,
         captures: Vec::new(),
     })
 }
@@ -339,6 +341,15 @@ fn run(
 ) -> Result<End, RunError> {
     logging::init(&plan.log);
     let _pidfile = options.pidfile.as_deref().map(PidFile::create).transpose()?;
+    let mut place = Place::default();
+    if let Some(device) = &options.gdb {
+        let listener = debugger::listen(device).map_err(CliError)?;
+        plan.debugger = Some(listener.fd);
+        place = listener.place;
+        if let Some(warning) = listener.warning {
+            eprintln!("reprise: {warning}");
+        }
+    }
     let terminal = Terminal::save();
     let signals = Signals::block()?;
     let result = start(&plan, &signals, journal).map(|(tree, journal)| {
@@ -346,13 +357,15 @@ fn run(
         // The disks of a recording have become part of it.
         plan.layers = plan.layers.take().and(journal.recording().map(recording::disks_path));
         plan.captures.clear();
+        plan.debugger = None;
         plan.running = true;
         facts.vcpu_pid = children.vcpu().map_or(0, |vcpu| vcpu.pid());
         let monitors = monitors.into_iter().map(|tree::MonitorLink { socket, stream }| {
             MonitorPort::new(socket, &stream.chardev, stream.language, stream.device.is_some())
         });
         let monitors = monitors.collect();
-        let core = Core::new(lane, journal, facts, plan.start_paused);
+        let debugger = Debugger::new(control.try_clone().ok(), place);
+        let core = Core::new(lane, journal, facts, plan.start_paused).with_debugger(debugger);
         let swapper = Swapper::new(plan, control, pids, foreign);
         let on_device_exit = options.on_device_exit;
         let signals = &signals;

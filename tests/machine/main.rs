@@ -8,6 +8,7 @@
 
 mod bad_input;
 mod damage;
+mod debugger;
 mod endings;
 mod guests;
 mod input;
@@ -27,3 +28,4 @@ mod qmp;
 mod qmp_client;
 mod replaying;
 mod seeking;
+mod stub;

@@ -6,6 +6,7 @@ use super::inquiry::{Begin, Inquired};
 use super::place::{Place, Position};
 use super::table::{COMMANDS, INFO, Question, Row, Run, find, help_line};
 use super::{keys, session};
+use crate::cli::gdb;
 use replay::event::Input;
 use replay::message::Offer;
 use replay::setup::Mode;
@@ -138,6 +139,25 @@ impl Context<'_> {
 pub(super) fn cont(context: &mut Context<'_>, _: &Args) {
     match context.host.cont() {
         Ok(ticket) => context.wait = ticket,
+        Err(why) => context.error(&why),
+    }
+}
+
+pub(super) fn gdbserver(context: &mut Context<'_>, args: &Args) {
+    let text = args.text("device").filter(|text| !text.is_empty()).unwrap_or(gdb::DEFAULT).to_owned();
+    let device = match gdb::parse(&text) {
+        Ok(device) => device,
+        Err(why) => return context.error(&why),
+    };
+    let answer = match device {
+        Some(_) => format!("Waiting for gdb connection on device '{text}'"),
+        None => "Disabled gdbserver".to_owned(),
+    };
+    match context.host.gdb_server(device) {
+        Ok(ticket) => {
+            context.wait = ticket;
+            context.line(&answer);
+        }
         Err(why) => context.error(&why),
     }
 }
@@ -280,6 +300,7 @@ pub(super) fn info_status(context: &mut Context<'_>, _: &Args) {
     context.line(match context.host.run_status() {
         RunStatus::Running => "VM status: running",
         RunStatus::Paused => "VM status: paused",
+        RunStatus::Debug => "VM status: paused (debug)",
         RunStatus::Prelaunch => "VM status: paused (prelaunch)",
         RunStatus::Shutdown => "VM status: paused (shutdown)",
         RunStatus::Panicked => "VM status: paused (guest-panicked)",

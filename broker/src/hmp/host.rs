@@ -2,6 +2,7 @@
 
 use super::inquiry::{Begin, Inquired};
 use crate::cli::chardev::Chardev;
+use crate::cli::gdb::GdbDevice;
 use replay::machine::Machine;
 use replay::message::Offer;
 use replay::setup::Mode;
@@ -16,6 +17,8 @@ pub enum RunStatus {
     Prelaunch,
     /// `stop`, or the end of a replay.
     Paused,
+    /// A debugger stopped it.
+    Debug,
     /// The guest powered off under `-no-shutdown`.
     Shutdown,
     /// The guest panicked and `-action panic=` wants it to stand still.
@@ -90,6 +93,8 @@ pub trait Host {
     fn take_text(&mut self, ticket: Ticket) -> Option<String>;
     /// Why a request failed that is done.
     fn take_failure(&mut self, ticket: Ticket) -> Option<String>;
+    /// Expects debuggers on another device, or on none.
+    fn gdb_server(&mut self, device: Option<GdbDevice>) -> Result<Option<Ticket>, String>;
     /// Gives the guest an input. A replay takes none.
     fn offer(&mut self, offer: Offer) -> Result<(), String>;
     /// Releases keys (by scan code, in this order) after a while of host time.

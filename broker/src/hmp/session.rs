@@ -215,6 +215,7 @@ pub(crate) mod tests {
     use super::super::inquiry::{Begin, Inquired, Inquiries};
     use super::*;
     use crate::cli::chardev::Chardev;
+    use crate::cli::gdb::GdbDevice;
     use replay::event::Input;
     use replay::inspect::Query;
     use replay::machine::Machine;
@@ -292,6 +293,10 @@ pub(crate) mod tests {
         }
         fn change_chardev(&mut self, chardev: Chardev) -> Result<Option<Ticket>, String> {
             self.swaps.push(chardev.spec());
+            Ok(None)
+        }
+        fn gdb_server(&mut self, device: Option<GdbDevice>) -> Result<Option<Ticket>, String> {
+            self.swaps.extend(device.map(|device| device.to_string()));
             Ok(None)
         }
         fn take_failure(&mut self, _: Ticket) -> Option<String> {
@@ -383,6 +388,13 @@ pub(crate) mod tests {
             ("info chardev", "serial0: filename=stdio\n"),
             ("loadvm nosuch", "Error: Snapshot 'nosuch' does not exist in one or more devices\n"),
             ("delvm nosuch", ""),
+            ("gdbserver", "Waiting for gdb connection on device 'tcp::1234'\n"),
+            ("gdbserver tcp::0", "Waiting for gdb connection on device 'tcp::0'\n"),
+            ("gdbserver none", "Disabled gdbserver\n"),
+            (
+                "gdbserver stdio",
+                "Error: 'stdio' is not supported for gdb; use tcp:[HOST]:PORT, unix:PATH or none\n",
+            ),
             ("sendkey nosuch", "invalid parameter: nosuch\n"),
             ("stop", ""),
             ("info status", "VM status: paused\n"),

@@ -64,6 +64,8 @@ pub const COMMANDS: &[Row] = &[
     row(&["delvm"], &[needs("name", Rest)], "tag", "delete a VM snapshot from its tag", run::delvm),
     row(&["device_restart"], &[needs("id", Text)], "id",
         "start the back-end of a device again; requests without an answer are submitted once more", hardware::device_restart),
+    row(&["gdbserver"], &[may("device", Rest)], "[device]",
+        "start gdbserver on given device (default 'tcp::1234'), stop with 'none'", run::gdbserver),
     asks(&["gva2gpa"], &[needs("addr", Integer)], "addr",
         "print the guest physical address corresponding to a guest virtual address", memory::gva2gpa),
     row(&["help", "?"], &[may("name", Rest)], "[cmd]", "show the help", run::help),

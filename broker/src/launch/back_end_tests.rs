@@ -22,6 +22,7 @@ fn plan(line: &str, mode: Mode) -> Plan {
         running: false,
         limits,
         servers,
+        debugger: None,
         captures: vec![],
     }
 }

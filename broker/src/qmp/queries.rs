@@ -35,6 +35,7 @@ pub(super) fn status(host: &mut dyn Host, _: &Arguments) -> Result {
         RunStatus::Running => "running",
         RunStatus::Prelaunch => "prelaunch",
         RunStatus::Paused => "paused",
+        RunStatus::Debug => "debug",
         RunStatus::Shutdown => "shutdown",
         RunStatus::Panicked => "guest-panicked",
         RunStatus::IoError => "io-error",

@@ -1,18 +1,21 @@
 //! The machine's side of a run: lane, journal, state; what monitors act on.
 
+mod swaps;
 mod telling;
 
 use super::ending::{Divergence, End};
 use super::notices::{Notices, What, shutdown};
 use super::swap;
 use crate::cli::chardev::Chardev;
+use crate::cli::gdb::GdbDevice;
+use crate::debugger::{self, Debugger};
 use crate::hmp::host::{Host, ReplayStatus, RunStatus, Ticket};
 use crate::hmp::inquiry::{Begin, Inquired, Inquiries};
 use crate::journal::{JOURNAL_SEQUENCE, Journal, JournalError};
 use replay::event::{DeviceIndex, Input, ShutdownCause};
 use replay::lane::{BrokerEnd, RunState};
 use replay::machine::Machine;
-use replay::message::{Control, Inbound, Offer, Outbound, PauseReason};
+use replay::message::{Control, FromDebugger, Inbound, Offer, Outbound, PauseReason, ToDebugger};
 use replay::time::{Icount, Vtime};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -43,6 +46,8 @@ struct Release {
     scancodes: Vec<u16>,
 }
 
+/// How much of a recording may be lost with the broker, but for the loop's tick. Each flush makes a block of the log, with its header.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(40);
 /// Most combinations of keys held at once.
 const RELEASES_MAX: usize = 64;
 
@@ -51,6 +56,7 @@ pub struct Core {
     lane: BrokerEnd,
     journal: Box<dyn Journal>,
     facts: Facts,
+    debugger: Debugger,
     last_ticket: Ticket,
     done_tickets: Vec<Ticket>,
     status: RunStatus,
@@ -78,6 +84,8 @@ pub struct Core {
     notices: Notices,
     /// Instructions so far: of the last status or the last event.
     icount: u64,
+    /// When the journal was last made safe.
+    flushed: Instant,
     starting: bool,
     quit_requested: bool,
     asked_to_end: Option<(ShutdownCause, Instant)>,
@@ -92,6 +100,7 @@ impl Core {
             lane,
             journal,
             facts,
+            debugger: Debugger::default(),
             last_ticket: JOURNAL_SEQUENCE,
             done_tickets: Vec::new(),
             status: if start_paused { RunStatus::Prelaunch } else { RunStatus::Running },
@@ -108,12 +117,18 @@ impl Core {
             seeking: None,
             notices: Notices::default(),
             icount: 0,
+            flushed: Instant::now(),
             starting: true,
             quit_requested: false,
             asked_to_end: None,
             error: None,
             closed: false,
         }
+    }
+
+    /// The same with what is known of debuggers.
+    pub fn with_debugger(self, debugger: Debugger) -> Core {
+        Core { debugger, ..self }
     }
 
     /// Instructions so far.
@@ -135,7 +150,7 @@ impl Core {
         Ok(())
     }
 
-    /// Takes everything the vCPU has said, and makes it safe. Errors are lines for the user.
+    /// Takes everything the vCPU has said, and makes it safe now and then. Errors are lines for the user.
     pub fn receive(&mut self) -> Result<Option<End>, String> {
         let status = self.lane.status().map_err(|error| error.to_string())?;
         self.starting &= status.state == RunState::Starting;
@@ -148,7 +163,8 @@ impl Core {
         } else {
             self.icount = self.icount.max(status.icount.0);
         }
-        if !self.closed {
+        if !self.closed && (end.is_some() || self.flushed.elapsed() >= FLUSH_INTERVAL) {
+            self.flushed = Instant::now();
             self.journal.flush(Icount(self.icount)).map_err(|error| error.to_string())?;
         }
         Ok(end)
@@ -171,6 +187,10 @@ impl Core {
                 self.icount = self.icount.max(icount.0);
                 return Ok(self.paused(reason));
             }
+            Outbound::NotConnected { sequence, device, why } => {
+                let failure = swap::Failure { why, lost: true };
+                self.swapped(swap::Outcome { ticket: sequence, device, result: Err(failure) })?;
+            }
             Outbound::Divergence { icount, field, expected, found } => {
                 self.divergence.get_or_insert(Divergence { icount: icount.0, field, expected, found });
             }
@@ -180,6 +200,7 @@ impl Core {
             }
             Outbound::WasReset { guest } => self.notices.add(What::Reset { guest }),
             Outbound::Note { text } => eprintln!("reprise: {text}"),
+            Outbound::Debugger(what) => return self.debugger_says(what),
             Outbound::Waiting { device } => self.waiting_for = device,
             Outbound::Rewind { events } => {
                 self.journal.rewind(&mut self.lane, events).map_err(|error| error.to_string())?;
@@ -193,6 +214,12 @@ impl Core {
         match reason {
             // Who asked knows it: a monitor, or a back-end that is being replaced.
             PauseReason::Stopped => None,
+            PauseReason::Debugger => {
+                if self.status == RunStatus::Running {
+                    self.set_status(RunStatus::Debug);
+                }
+                None
+            }
             PauseReason::Place => {
                 if self.status == RunStatus::Running {
                     self.set_status(RunStatus::Paused);
@@ -207,7 +234,7 @@ impl Core {
             }
             PauseReason::EndOfLog => {
                 self.set_status(RunStatus::Paused);
-                Some(End::Replayed)
+                (!self.debugger.keeps(&End::Replayed)).then_some(End::Replayed)
             }
             PauseReason::Divergence => {
                 self.set_status(RunStatus::InternalError);
@@ -217,9 +244,59 @@ impl Core {
                     expected: "no difference".to_owned(),
                     found: "a difference it did not name".to_owned(),
                 };
-                Some(End::Diverged(self.divergence.clone().unwrap_or_else(unnamed)))
+                let end = End::Diverged(self.divergence.clone().unwrap_or_else(unnamed));
+                (!self.debugger.keeps(&end)).then_some(end)
             }
         }
+    }
+
+    /// What a debugger does or asks for.
+    fn debugger_says(&mut self, what: FromDebugger) -> Result<Option<End>, String> {
+        match what {
+            FromDebugger::Attached => return Ok(self.debugger.set_attached(true)),
+            FromDebugger::Detached => return Ok(self.debugger.set_attached(false)),
+            FromDebugger::Resumed => {
+                if self.status == RunStatus::Debug {
+                    self.set_status(RunStatus::Running);
+                }
+            }
+            FromDebugger::Continue => match self.cont() {
+                Ok(Some(_)) => {}
+                // It may have begun to run meanwhile.
+                Ok(None) => self.control(Control::Continue).map(drop)?,
+                Err(why) => self.tell_debugger(ToDebugger::Refused { why })?,
+            },
+            FromDebugger::Command { number, line } => self.debugger.put_line(number, line),
+            FromDebugger::Quit => self.quit_requested = true,
+        }
+        Ok(None)
+    }
+
+    fn tell_debugger(&mut self, message: ToDebugger) -> Result<(), String> {
+        self.lane.send(&Inbound::Debugger(message)).map_err(|error| error.to_string())?;
+        self.lane.raise_attention();
+        Ok(())
+    }
+
+    /// Carries out the monitor's commands that came from a debugger.
+    pub fn attend_debugger(&mut self) -> Result<(), String> {
+        while let Some((number, line)) = self.debugger.next_line() {
+            match debugger::command(&line, self) {
+                (text, None) => self.tell_debugger(ToDebugger::Answer { number, text })?,
+                (text, Some(ticket)) => self.debugger.wait_for(ticket, number, text),
+            }
+        }
+        Ok(())
+    }
+
+    /// A request is done: it may have been a debugger's.
+    pub fn debugger_ticket_done(&mut self, ticket: Ticket) -> Result<(), String> {
+        let Some((number, mut text)) = self.debugger.ticket_done(ticket) else { return Ok(()) };
+        text.extend(self.take_text(ticket));
+        if let Some(why) = self.take_failure(ticket) {
+            text.push_str(&format!("Error: {why}\n"));
+        }
+        self.tell_debugger(ToDebugger::Answer { number, text })
     }
 
     /// Requests of monitors that are done.
@@ -342,76 +419,6 @@ impl Core {
         self.swap_is_over(ticket)
     }
 
-    /// Asks for another back-end. The machine stands still meanwhile, so that it does not meet one that is ending.
-    fn ask_for_swap(&mut self, request: swap::Request) -> Result<Option<Ticket>, String> {
-        let ticket = self.new_ticket();
-        self.unanswered_swaps.insert(ticket);
-        if self.status == RunStatus::Running {
-            let stop = self.new_ticket();
-            self.stopping.push((stop, ticket, request));
-            self.send_control(stop, Control::Stop)?;
-        } else {
-            self.swaps.push((ticket, request));
-        }
-        Ok(Some(ticket))
-    }
-
-    /// What monitors asked for, to begin with.
-    pub fn take_swaps(&mut self) -> Vec<(Ticket, swap::Request)> {
-        std::mem::take(&mut self.swaps)
-    }
-
-    /// Tells the vCPU process of a back-end that is on its way to it, or the monitor why there is none.
-    pub fn swapped(&mut self, outcome: swap::Outcome) -> Result<(), String> {
-        let swap::Outcome { ticket, device, result } = outcome;
-        match result {
-            Ok(()) => {
-                self.lost.remove(&device);
-                self.send_control(ticket, Control::Reconnect { device })
-            }
-            Err(swap::Failure { why, lost }) => {
-                if lost {
-                    self.lost_back_end(device)?;
-                }
-                self.failures.push((ticket, why));
-                self.done_tickets.push(ticket);
-                self.swap_is_over(ticket)
-            }
-        }
-    }
-
-    /// Lets the machine run on after the last of what was asked for.
-    fn swap_is_over(&mut self, ticket: Ticket) -> Result<(), String> {
-        let was_one = self.unanswered_swaps.remove(&ticket);
-        if was_one && self.unanswered_swaps.is_empty() && self.status == RunStatus::Running {
-            self.control(Control::Continue)?;
-        }
-        Ok(())
-    }
-
-    /// The streams as they are now.
-    pub fn set_chardevs(&mut self, chardevs: Vec<(String, String)>) {
-        self.facts.chardevs = chardevs;
-    }
-
-    /// A device has lost its back-end: the machine stands still until it has another.
-    pub fn lost_back_end(&mut self, device: DeviceIndex) -> Result<(), String> {
-        self.lost.insert(device);
-        match self.status {
-            RunStatus::Running => self.control(Control::Stop).map(drop)?,
-            RunStatus::Prelaunch
-            | RunStatus::Paused
-            | RunStatus::Panicked
-            | RunStatus::IoError
-            | RunStatus::Shutdown
-            | RunStatus::InternalError => {}
-        }
-        if !matches!(self.status, RunStatus::Shutdown | RunStatus::InternalError) {
-            self.set_status(RunStatus::IoError);
-        }
-        Ok(())
-    }
-
     /// Name of a device.
     pub fn device_id(&self, device: DeviceIndex) -> Option<&str> {
         let machine = self.facts.machine.as_ref()?;
@@ -467,6 +474,13 @@ impl Host for Core {
         self.ask_for_swap(swap::Request::Change(chardev))
     }
 
+    fn gdb_server(&mut self, device: Option<GdbDevice>) -> Result<Option<Ticket>, String> {
+        let listener = device.as_ref().map(debugger::listen).transpose()?;
+        let listens = listener.is_some();
+        self.debugger.replace(listener)?;
+        self.control(Control::Debugger { listens })
+    }
+
     fn take_failure(&mut self, ticket: Ticket) -> Option<String> {
         let at = self.failures.iter().position(|(known, _)| *known == ticket)?;
         Some(self.failures.remove(at).1)
@@ -479,6 +493,7 @@ impl Host for Core {
                 self.control(Control::Stop)
             }
             RunStatus::Paused
+            | RunStatus::Debug
             | RunStatus::Prelaunch
             | RunStatus::Shutdown
             | RunStatus::Panicked
@@ -493,7 +508,11 @@ impl Host for Core {
             return Err(format!("device \"{id}\" has no back-end: device_restart {id}"));
         }
         match self.status {
-            RunStatus::Paused | RunStatus::Prelaunch | RunStatus::Panicked | RunStatus::IoError => {
+            RunStatus::Paused
+            | RunStatus::Debug
+            | RunStatus::Prelaunch
+            | RunStatus::Panicked
+            | RunStatus::IoError => {
                 self.set_status(RunStatus::Running);
                 self.control(Control::Continue)
             }
@@ -544,10 +563,14 @@ impl Host for Core {
     }
 
     fn offer(&mut self, offer: Offer) -> Result<(), String> {
-        let pressed = offer == Offer::PowerButton;
+        let (pressed, resets) = (offer == Offer::PowerButton, offer == Offer::Reset);
         self.try_offer(offer)?;
         if pressed {
             self.notices.add(What::Powerdown);
+        }
+        if resets && matches!(self.status, RunStatus::Shutdown | RunStatus::Panicked) {
+            // It happens when the machine goes on, which it now can.
+            self.set_status(RunStatus::Paused);
         }
         Ok(())
     }

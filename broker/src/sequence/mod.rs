@@ -113,6 +113,9 @@ impl Sequence<'_> {
         if let Err(error) = self.attend_swaps() {
             return Some(End::Failed(error));
         }
+        if let Err(error) = self.core.attend_debugger() {
+            return Some(End::Failed(error));
+        }
         self.core.release_due_keys(Instant::now());
         self.monitors.iter_mut().for_each(|monitor| monitor.tick(&self.core, Instant::now()));
         if self.core.take_quit_request() {
@@ -191,7 +194,9 @@ impl Sequence<'_> {
         // What happened before an answer is told before it.
         self.tell();
         for ticket in self.core.take_done_tickets() {
-            self.ticket_done(ticket);
+            if let Err(error) = self.ticket_done(ticket) {
+                return Some(End::Failed(error));
+            }
         }
         match result {
             Ok(end) => end,
@@ -199,11 +204,13 @@ impl Sequence<'_> {
         }
     }
 
-    fn ticket_done(&mut self, ticket: Ticket) {
+    fn ticket_done(&mut self, ticket: Ticket) -> Result<(), String> {
         for monitor in &mut self.monitors {
             monitor.ticket_done(ticket, &mut self.core);
         }
+        let told = self.core.debugger_ticket_done(ticket);
         self.core.forget(ticket);
+        told
     }
 
     /// Tells monitors what has happened.
@@ -247,7 +254,7 @@ impl Sequence<'_> {
             self.core.swapped(outcome)?;
         }
         for ticket in self.core.take_done_tickets() {
-            self.ticket_done(ticket);
+            self.ticket_done(ticket)?;
         }
         Ok(())
     }

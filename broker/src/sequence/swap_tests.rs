@@ -28,6 +28,7 @@ pub(super) fn swapper(line: &str, mode: Mode, pids: BTreeMap<u16, i32>) -> (Swap
         running: true,
         limits,
         servers,
+        debugger: None,
         captures: vec![],
     };
     let (ours, theirs) =

@@ -58,6 +58,8 @@ pub struct Ram {
     code_granules: Vec<u64>,
     /// Pages whose decoded code was overwritten; the block cache drops it.
     stale_code: Vec<u64>,
+    /// Where devices wrote, while a debugger wants to know: address and length.
+    device_writes: Option<Vec<(u64, u64)>>,
 }
 
 // SAFETY: `base` points to a mapping that this value owns; only its owner uses it.
@@ -97,6 +99,7 @@ impl Ram {
             dirty_pages: Vec::new(),
             code_granules: vec![0; pages],
             stale_code: Vec::new(),
+            device_writes: None,
         })
     }
 
@@ -313,6 +316,24 @@ impl Ram {
         // SAFETY: source in the mapping (checked), destination a Rust slice; they cannot overlap.
         unsafe { std::ptr::copy_nonoverlapping(self.pointer(gpa, len), into.as_mut_ptr(), into.len()) };
         true
+    }
+
+    /// Begins or ends taking notes of what devices write.
+    pub fn watch_devices(&mut self, on: bool) {
+        self.device_writes = on.then(Vec::new);
+    }
+
+    /// Takes the notes of what devices wrote: addresses and lengths.
+    pub fn take_device_writes(&mut self) -> Vec<(u64, u64)> {
+        self.device_writes.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Copies a device's bytes into RAM, as `write_bytes`.
+    pub fn device_write(&mut self, gpa: u64, from: &[u8]) -> bool {
+        if let Some(notes) = &mut self.device_writes {
+            notes.push((gpa, from.len() as u64));
+        }
+        self.write_bytes(gpa, from)
     }
 
     /// Copies bytes into RAM, noting the pages as dirty and their code as stale; false when the range is not all RAM.

@@ -3,6 +3,7 @@
 //! Events land only where a replay can put them: never between a delivered exception and the next retired
 //! instruction, and in a halted CPU only right after an `IdleWake` that fixes guest time.
 
+use super::consoles::{DRAIN_TIMEOUT, QUIT_DRAIN_TIMEOUT};
 use super::error::RunError;
 use super::inputs::{Flow, Inputs};
 use super::machine::Machine;
@@ -11,6 +12,7 @@ use super::patience::Stillness;
 use super::silence::Silence;
 use super::stall::Stall;
 use crate::chipset::rtc::Look;
+use crate::gdb;
 use replay::event::{DeviceIndex, Event, ShutdownCause, Stamped};
 use replay::lane::{RunState, VcpuEnd, Wake};
 use replay::message::{Control, Inbound, Offer, Outbound, PauseReason};
@@ -48,6 +50,8 @@ pub struct Live {
     /// Devices with input that had no room yet.
     waiting: BTreeSet<u16>,
     paused: bool,
+    /// In a pause, of which the broker and the debugger know.
+    standing: bool,
     /// icount at which events were last allowed.
     last_icount: Option<u64>,
     quanta: u32,
@@ -83,6 +87,7 @@ impl Live {
             offers: VecDeque::new(),
             waiting: BTreeSet::new(),
             paused: setup.start_paused,
+            standing: false,
             last_icount: None,
             quanta: 0,
             stillness: Stillness::default(),
@@ -113,7 +118,7 @@ impl Live {
 
     /// Takes all messages: controls act, offers wait their turn.
     fn receive(&mut self, machine: &mut Machine) -> Result<Option<Flow>, RunError> {
-        if self.lane.attention().load(Ordering::Relaxed) == 0 {
+        if self.lane.attention().load(Ordering::Relaxed) == 0 && !machine.debugger.wants_stop() {
             return Ok(None);
         }
         self.lane.take_attention();
@@ -125,19 +130,27 @@ impl Live {
                         return Ok(Some(Flow::Leave));
                     }
                 }
+                Inbound::Debugger(message) => machine.debugger.take(message),
                 Inbound::Apply(_) | Inbound::LogEnds { .. } | Inbound::Rewound => {
                     return Err(RunError::Setup("the broker sent a replay's message to a live run".into()));
                 }
             }
         }
+        gdb::attend(machine, &mut self.lane, &mut self.paused, self.standing)?;
         Ok(None)
     }
 
     fn control(&mut self, machine: &mut Machine, sequence: u64, control: Control) -> Result<Flow, RunError> {
         let mut flow = Flow::Go;
         match control {
-            Control::Stop => self.paused = true,
-            Control::Continue => self.paused = false,
+            Control::Stop => {
+                self.paused = true;
+                gdb::overruled(machine);
+            }
+            Control::Continue => {
+                self.paused = false;
+                gdb::overruled(machine);
+            }
             Control::Quit => flow = Flow::Leave,
             Control::Inspect { query } => {
                 let answer = crate::inspect::answer(&machine.core, query);
@@ -145,12 +158,14 @@ impl Live {
                 self.lane.ring_doorbell()?;
                 return Ok(flow);
             }
+            Control::Debugger { listens } => machine.debugger_listens(listens, self.lane.waker())?,
             Control::Reconnect { device } => {
-                machine.reconnect(device)?;
-                self.restarted.push(device);
-                // The signals of the back-end before it may be lost.
-                let queues = machine.description.queue_count(device);
-                self.offers.extend((0..queues).map(|queue| Offer::DeviceReady { device, queue }));
+                if let Err(why) = self.reconnect(machine, device) {
+                    let why = why.to_string();
+                    self.lane.send(&Outbound::NotConnected { sequence, device, why })?;
+                    self.lane.ring_doorbell()?;
+                    return Ok(Flow::Go);
+                }
             }
             Control::Seek { .. }
             | Control::SeekTime { .. }
@@ -168,6 +183,16 @@ impl Live {
         Ok(flow)
     }
 
+    /// Takes another back-end. Without one the machine stands still: the broker has stopped it.
+    fn reconnect(&mut self, machine: &mut Machine, device: DeviceIndex) -> Result<(), RunError> {
+        machine.reconnect(device)?;
+        self.restarted.push(device);
+        // The signals of the back-end before it may be lost.
+        let queues = machine.description.queue_count(device);
+        self.offers.extend((0..queues).map(|queue| Offer::DeviceReady { device, queue }));
+        Ok(())
+    }
+
     fn publish(&self, machine: &Machine, state: RunState) {
         self.lane.publish(Icount(machine.icount()), machine.vtime());
         self.lane.publish_state(state);
@@ -178,23 +203,38 @@ impl Live {
         machine.flush_consoles()?;
         self.paused = true;
         self.publish(machine, RunState::Paused);
+        let reason = gdb::stand(machine, reason);
         self.lane.send(&Outbound::Paused { icount: Icount(machine.icount()), reason })?;
-        self.lane.ring_doorbell()?;
-        while self.paused {
-            if let Some(cause) = self.quit_offered() {
-                self.fix_time(machine, None)?;
-                return self.end(machine, cause);
-            }
-            self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, None)?;
-            if self.receive(machine)? == Some(Flow::Leave) {
-                return Ok(Flow::Leave);
-            }
+        if reason != PauseReason::Debugger {
+            self.lane.ring_doorbell()?;
+        }
+        self.standing = true;
+        let flow = self.stand_still(machine)?;
+        self.standing = false;
+        if flow == Flow::Leave {
+            return Ok(flow);
         }
         self.idle_since = None;
         self.silence.begin_anew();
         self.paused = false;
         self.pace = Pace::new(machine.icount(), self.clock.now());
         self.publish(machine, RunState::Running);
+        Ok(Flow::Again)
+    }
+
+    fn stand_still(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
+        gdb::attend(machine, &mut self.lane, &mut self.paused, self.standing)?;
+        while self.paused {
+            if let Some(cause) = self.quit_offered() {
+                self.fix_time(machine, None)?;
+                return self.end(machine, cause);
+            }
+            self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, machine.consoles.nap())?;
+            machine.backlogged()?;
+            if self.receive(machine)? == Some(Flow::Leave) {
+                return Ok(Flow::Leave);
+            }
+        }
         Ok(Flow::Again)
     }
 
@@ -207,7 +247,9 @@ impl Live {
 
     fn end(&mut self, machine: &mut Machine, cause: ShutdownCause) -> Result<Flow, RunError> {
         machine.flush_consoles()?;
-        machine.consoles.drain()?;
+        let is_wanted = cause.is_from_host();
+        machine.consoles.drain(if is_wanted { QUIT_DRAIN_TIMEOUT } else { DRAIN_TIMEOUT })?;
+        machine.debugger.note_end(cause);
         self.journal(machine, Event::Shutdown { cause })?;
         self.publish(machine, RunState::Ended);
         self.lane.send(&Outbound::Ended { cause, icount: Icount(machine.icount()) })?;
@@ -401,6 +443,9 @@ impl Inputs for Live {
         for note in machine.take_sent() {
             self.journal(machine, note)?;
         }
+        if gdb::comes_to_stop(machine, self.paused) {
+            return self.pause(machine, PauseReason::Stopped);
+        }
         if machine.core.between_delivery_and_retirement() {
             return if self.stillness.is_long() { self.stuck(machine) } else { Ok(Flow::Go) };
         }
@@ -439,7 +484,11 @@ impl Inputs for Live {
         }
         let wait = self.stall.begin(machine, device, self.clock.now(), &mut self.lane)?;
         let entered = self.clock.now();
-        self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, Some(wait))?;
+        if wait.is_zero() {
+            std::thread::yield_now();
+        } else {
+            self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, Some(wait))?;
+        }
         self.pace.slept(self.clock.now().saturating_sub(entered));
         Ok(self.receive(machine)?.unwrap_or(Flow::Again))
     }

@@ -1,6 +1,7 @@
 //! Inputs from the log: every event at exactly its icount, every note compared.
 
 use super::answers::Ready;
+use super::consoles::DRAIN_TIMEOUT;
 use super::error::RunError;
 use super::inputs::{Flow, Inputs};
 use super::machine::Machine;
@@ -8,6 +9,7 @@ use super::pace::HostClock;
 use super::patience::{Patience, Stillness};
 use super::seek::{Goal, Seek, Target};
 use super::stall::Stall;
+use crate::gdb;
 use crate::state::rflags;
 use replay::event::{DeviceIndex, Event, ShutdownCause, Stamped};
 use replay::lane::{RunState, VcpuEnd};
@@ -27,7 +29,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 const FLUSH_QUANTA: u32 = 4;
 
 /// What the log says comes next.
-enum Next {
+pub(super) enum Next {
     Event(Stamped),
     /// The log holds no more events.
     End(u64),
@@ -35,18 +37,20 @@ enum Next {
 
 /// Inputs from the log.
 pub struct Playback {
-    lane: VcpuEnd,
-    clock: Box<dyn HostClock>,
-    ahead: VecDeque<Next>,
-    paused: bool,
-    over: bool,
+    pub(super) lane: VcpuEnd,
+    pub(super) clock: Box<dyn HostClock>,
+    pub(super) ahead: VecDeque<Next>,
+    pub(super) paused: bool,
+    /// In a pause, of which the broker and the debugger know.
+    pub(super) standing: bool,
+    pub(super) over: bool,
     /// The guest has ended itself as recorded: what is left in the log is its end.
-    guest_ended: bool,
-    quanta: u32,
-    stall: Stall,
-    patience: Patience,
-    stillness: Stillness,
-    seek: Seek,
+    pub(super) guest_ended: bool,
+    pub(super) quanta: u32,
+    pub(super) stall: Stall,
+    pub(super) patience: Patience,
+    pub(super) stillness: Stillness,
+    pub(super) seek: Seek,
 }
 
 impl Playback {
@@ -57,6 +61,7 @@ impl Playback {
             clock,
             ahead: VecDeque::new(),
             paused: start_paused,
+            standing: false,
             over: false,
             guest_ended: false,
             quanta: 0,
@@ -67,12 +72,12 @@ impl Playback {
         }
     }
 
-    fn publish(&self, machine: &Machine, state: RunState) {
+    pub(super) fn publish(&self, machine: &Machine, state: RunState) {
         self.lane.publish(Icount(machine.icount()), machine.vtime());
         self.lane.publish_state(state);
     }
 
-    fn take(&mut self, machine: &Machine, message: Inbound) -> Result<Flow, RunError> {
+    fn take(&mut self, machine: &mut Machine, message: Inbound) -> Result<Flow, RunError> {
         match message {
             Inbound::Apply(_) | Inbound::LogEnds { .. } if self.seek.discards => {}
             Inbound::Apply(stamped) => self.ahead.push_back(Next::Event(stamped)),
@@ -80,10 +85,12 @@ impl Playback {
             Inbound::Rewound => self.seek.discards = false,
             Inbound::Control { sequence, control: Control::Seek { icount } } => {
                 self.forget_goal()?;
+                gdb::overruled(machine);
                 self.seek.wish = Some(Goal { place: Target::Icount(icount.0), ticket: sequence });
             }
             Inbound::Control { sequence, control: Control::SeekTime { vtime } } => {
                 self.forget_goal()?;
+                gdb::overruled(machine);
                 self.seek.wish = Some(Goal { place: Target::Time(vtime), ticket: sequence });
             }
             Inbound::Control { sequence, control: Control::Inspect { query } } => {
@@ -95,9 +102,16 @@ impl Playback {
                 match control {
                     Control::Stop => {
                         self.paused = true;
+                        gdb::overruled(machine);
                         self.forget_goal()?;
                     }
-                    Control::Continue => self.paused = false,
+                    Control::Continue => {
+                        self.paused = false;
+                        gdb::overruled(machine);
+                    }
+                    Control::Debugger { listens } => {
+                        machine.debugger_listens(listens, self.lane.waker())?;
+                    }
                     Control::Break { icount } => {
                         self.seek.breaks.insert(icount.0);
                     }
@@ -122,6 +136,7 @@ impl Playback {
                 self.lane.send(&Outbound::Ack { sequence })?;
                 self.lane.ring_doorbell()?;
             }
+            Inbound::Debugger(message) => machine.debugger.take(message),
             Inbound::Offer(_) => {
                 let text = "input from outside is ignored in a replay".into();
                 self.lane.send(&Outbound::Note { text })?;
@@ -130,8 +145,8 @@ impl Playback {
         Ok(Flow::Go)
     }
 
-    fn receive(&mut self, machine: &Machine) -> Result<Flow, RunError> {
-        if self.lane.attention().load(Ordering::Relaxed) == 0 {
+    pub(super) fn receive(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
+        if self.lane.attention().load(Ordering::Relaxed) == 0 && !machine.debugger.wants_stop() {
             return Ok(Flow::Go);
         }
         self.lane.take_attention();
@@ -140,11 +155,12 @@ impl Playback {
                 return Ok(Flow::Leave);
             }
         }
+        gdb::attend(machine, &mut self.lane, &mut self.paused, self.standing)?;
         Ok(Flow::Go)
     }
 
     /// Makes sure that the next event is known; `Leave` when told to go meanwhile.
-    fn look_ahead(&mut self, machine: &Machine) -> Result<Flow, RunError> {
+    pub(super) fn look_ahead(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
         while self.ahead.is_empty() {
             let clock = &mut self.clock;
             let sleep = |lane: &mut VcpuEnd, time| clock.wait(lane, VcpuEnd::wait_message, Some(time));
@@ -155,11 +171,13 @@ impl Playback {
             if self.take(machine, message)? == Flow::Leave {
                 return Ok(Flow::Leave);
             }
+            // The wait has taken attention, which may have been for this.
+            gdb::attend(machine, &mut self.lane, &mut self.paused, self.standing)?;
         }
         Ok(Flow::Go)
     }
 
-    fn next_icount(&self) -> u64 {
+    pub(super) fn next_icount(&self) -> u64 {
         match self.ahead.front() {
             Some(Next::Event(stamped)) => stamped.icount.0,
             Some(Next::End(icount)) => *icount,
@@ -168,24 +186,44 @@ impl Playback {
     }
 
     /// Stands still until told to go on; the end of the log and a divergence are for good.
-    fn pause(&mut self, machine: &mut Machine, reason: PauseReason) -> Result<Flow, RunError> {
+    pub(super) fn pause(&mut self, machine: &mut Machine, reason: PauseReason) -> Result<Flow, RunError> {
         machine.flush_consoles()?;
-        machine.consoles.drain()?;
+        machine.consoles.drain(DRAIN_TIMEOUT)?;
         self.paused = true;
         self.seek.stands(machine);
         self.over |= !matches!(reason, PauseReason::Stopped | PauseReason::Place);
         self.publish(machine, RunState::Paused);
-        self.lane.send(&Outbound::Paused { icount: Icount(machine.icount()), reason })?;
+        let told = gdb::stand(machine, reason);
+        self.lane.send(&Outbound::Paused { icount: Icount(machine.icount()), reason: told })?;
         // Whoever hears of the arrival finds the machine paused.
         self.forget_goal()?;
-        self.lane.ring_doorbell()?;
+        if told != PauseReason::Debugger {
+            self.lane.ring_doorbell()?;
+        }
+        self.standing = true;
+        let flow = self.stand_still(machine, reason)?;
+        self.standing = false;
+        if flow != Flow::Leave {
+            self.publish(machine, RunState::Running);
+        }
+        Ok(flow)
+    }
+
+    fn stand_still(&mut self, machine: &mut Machine, reason: PauseReason) -> Result<Flow, RunError> {
+        gdb::attend(machine, &mut self.lane, &mut self.paused, self.standing)?;
         while (self.paused || self.over) && self.seek.wish.is_none() {
-            self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, None)?;
+            if machine.debugger.waits_in_vain() && self.over {
+                gdb::stand(machine, reason);
+                self.paused = true;
+                gdb::attend(machine, &mut self.lane, &mut self.paused, self.standing)?;
+                continue;
+            }
+            self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, machine.consoles.nap())?;
+            machine.backlogged()?;
             if self.receive(machine)? == Flow::Leave {
                 return Ok(Flow::Leave);
             }
         }
-        self.publish(machine, RunState::Running);
         Ok(Flow::Again)
     }
 
@@ -260,19 +298,6 @@ impl Playback {
         }
     }
 
-    fn diverged(
-        &mut self,
-        machine: &mut Machine,
-        field: &str,
-        expected: String,
-        found: String,
-    ) -> Result<Flow, RunError> {
-        let icount = Icount(machine.icount());
-        let field = field.to_string();
-        self.lane.send(&Outbound::Divergence { icount, field, expected, found })?;
-        self.pause(machine, PauseReason::Divergence)
-    }
-
     /// Applies one event that is due now.
     fn apply(&mut self, machine: &mut Machine, stamped: Stamped) -> Result<Flow, RunError> {
         if stamped.icount.0 != machine.icount() {
@@ -286,7 +311,7 @@ impl Playback {
         }
         match stamped.event {
             Event::Digest { registers, memory } => self.compare(machine, registers, memory),
-            Event::Shutdown { cause } if from_host(cause) => Ok(Flow::Go),
+            Event::Shutdown { cause } if cause.is_from_host() => Ok(Flow::Go),
             Event::Shutdown { .. } => unreachable!("`guest_ended` takes it, or the place is wrong"),
             Event::End | Event::DeviceRestarted { .. } => Ok(Flow::Go),
             Event::Sent { .. } => {
@@ -324,49 +349,6 @@ impl Playback {
         }
     }
 
-    /// Compares what the guest has sent with the log.
-    fn compare_sent(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
-        for note in machine.take_sent() {
-            if self.look_ahead(machine)? == Flow::Leave {
-                return Ok(Flow::Leave);
-            }
-            let icount = Icount(machine.icount());
-            let expected = match self.ahead.front() {
-                Some(Next::Event(next)) if next.icount == icount && next.event == note => {
-                    self.ahead.pop_front();
-                    self.seek.events += 1;
-                    continue;
-                }
-                Some(Next::Event(next)) => format!("{:?} at icount {}", next.event, next.icount),
-                // A log that was cut may end before the note.
-                Some(Next::End(_)) | None => return Ok(Flow::Go),
-            };
-            return self.diverged(machine, "what the guest sends", expected, format!("{note:?}"));
-        }
-        Ok(Flow::Go)
-    }
-
-    fn compare(&mut self, machine: &mut Machine, registers: u64, memory: u64) -> Result<Flow, RunError> {
-        let found = machine.digests()?;
-        if found.0 != registers {
-            return self.diverged(
-                machine,
-                "digest of registers",
-                format!("{registers:016x}"),
-                format!("{:016x}", found.0),
-            );
-        }
-        if found.1 != memory {
-            return self.diverged(
-                machine,
-                "digest of memory",
-                format!("{memory:016x}"),
-                format!("{:016x}", found.1),
-            );
-        }
-        Ok(Flow::Go)
-    }
-
     /// An `IdleWake` waits for the timers before it, unless guest time already is what it says.
     fn must_idle_first(&self, machine: &Machine) -> bool {
         match self.ahead.front() {
@@ -378,10 +360,10 @@ impl Playback {
     }
 
     /// The guest is to end itself here: what it does now it does before it retires another instruction.
-    fn must_end_here(&self, machine: &Machine) -> bool {
+    pub(super) fn must_end_here(&self, machine: &Machine) -> bool {
         match self.ahead.front() {
             Some(Next::Event(Stamped { icount, event: Event::Shutdown { cause } })) => {
-                icount.0 == machine.icount() && !from_host(*cause)
+                icount.0 == machine.icount() && !cause.is_from_host()
             }
             _ => false,
         }
@@ -420,18 +402,6 @@ impl Playback {
     }
 }
 
-/// Causes that come from outside: the guest does nothing to bring them about.
-fn from_host(cause: ShutdownCause) -> bool {
-    match cause {
-        ShutdownCause::HostQuit | ShutdownCause::HostSignal { .. } | ShutdownCause::HostError => true,
-        ShutdownCause::GuestShutdown
-        | ShutdownCause::GuestReset
-        | ShutdownCause::GuestPanic
-        | ShutdownCause::TripleFault
-        | ShutdownCause::DebugExit { .. } => false,
-    }
-}
-
 impl Inputs for Playback {
     fn checkpoint(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
         self.publish(machine, RunState::Running);
@@ -447,6 +417,9 @@ impl Inputs for Playback {
         }
         if self.compare_sent(machine)? == Flow::Leave {
             return Ok(Flow::Leave);
+        }
+        if gdb::comes_to_stop(machine, self.paused) {
+            return self.pause(machine, PauseReason::Stopped);
         }
         if machine.core.between_delivery_and_retirement() && !self.guest_ended {
             return if self.stillness.is_long() { self.stuck(machine) } else { Ok(Flow::Go) };
@@ -469,7 +442,9 @@ impl Inputs for Playback {
     }
 
     fn stalled(&mut self, machine: &mut Machine, device: DeviceIndex) -> Result<Flow, RunError> {
-        if self.stall.lasted(self.clock.now()) >= ANSWER_TIMEOUT {
+        // Whoever reads the output may take any time.
+        let must_answer = machine.is_virtio(device);
+        if must_answer && self.stall.lasted(self.clock.now()) >= ANSWER_TIMEOUT {
             return Err(RunError::NoAnswer {
                 device: machine.device_name(device).to_string(),
                 seconds: ANSWER_TIMEOUT.as_secs(),
@@ -477,7 +452,11 @@ impl Inputs for Playback {
             });
         }
         let wait = self.stall.begin(machine, device, self.clock.now(), &mut self.lane)?;
-        self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, Some(wait))?;
+        if wait.is_zero() {
+            std::thread::yield_now();
+        } else {
+            self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, Some(wait))?;
+        }
         let flow = self.receive(machine)?;
         Ok(if flow == Flow::Leave { flow } else { Flow::Again })
     }
@@ -569,27 +548,5 @@ impl Inputs for Playback {
             None => Ok(Flow::Go),
             Some(_) => self.no_progress(machine, "exceptions without end".into()),
         }
-    }
-}
-
-impl Playback {
-    /// A halted CPU without a timer: only the log's next event can go on, and it must be here.
-    fn nothing_left(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
-        match self.ahead.front() {
-            Some(_) if self.next_icount() > machine.icount() || self.must_end_here(machine) => {
-                self.no_progress(machine, "the CPU is halted for ever".into())
-            }
-            _ => Ok(Flow::Again),
-        }
-    }
-
-    /// The log goes on behind this icount and the guest does not.
-    fn no_progress(&mut self, machine: &mut Machine, found: String) -> Result<Flow, RunError> {
-        let expected = match self.ahead.front() {
-            Some(Next::Event(stamped)) => format!("{:?} at icount {}", stamped.event, stamped.icount),
-            Some(Next::End(icount)) => format!("the end of the log at icount {icount}"),
-            None => "an instruction".into(),
-        };
-        self.diverged(machine, "progress", expected, found)
     }
 }

@@ -36,7 +36,7 @@ impl Core {
     /// Sends a replay to another place.
     pub(super) fn begin_seek(&mut self, control: Control) -> Result<Option<Ticket>, String> {
         match self.status {
-            RunStatus::Running | RunStatus::Paused | RunStatus::Prelaunch => {
+            RunStatus::Running | RunStatus::Paused | RunStatus::Debug | RunStatus::Prelaunch => {
                 self.set_status(RunStatus::Running);
                 let goal = match control {
                     Control::Seek { icount } => Some(icount.0),
