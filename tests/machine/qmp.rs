@@ -146,3 +146,30 @@ fn hostile_clients_are_survived() {
     drop(qmp);
     child.end(PATIENCE).well();
 }
+
+/// PyPI's qemu.qmp, where `REPRISE_QMP_PYTHON` names a Python that has it (CI does).
+#[test]
+fn the_reference_client_drives_a_replay() {
+    let Some(python) = std::env::var_os("REPRISE_QMP_PYTHON") else {
+        println!("REPRISE_QMP_PYTHON is not set: the client of PyPI is not tried");
+        return;
+    };
+    let (lab, _) = demo_recorded();
+    let child = lab.start("replay rec -S -serial null -qmp unix:q,server=on,wait=off");
+    let deadline = Instant::now() + PATIENCE;
+    while !lab.path("q").exists() {
+        assert!(Instant::now() < deadline, "no socket");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/qmp/drive.py");
+    let done = std::process::Command::new(python).arg(script).arg(lab.path("q")).output().unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{said}");
+    let found: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert_eq!(found["greeting"], concat!("reprise ", env!("CARGO_PKG_VERSION")));
+    assert_eq!((&found["status"], &found["mode"]), (&json!("prelaunch"), &json!("play")));
+    assert_eq!((&found["events"], &found["icount"]), (&json!(["RESUME", "STOP"]), &json!(5000)));
+    assert_eq!((&found["error"], &found["end"]), (&json!("CommandNotFound"), &json!("host-qmp-quit")));
+    assert_eq!(found["hmp"], "VM status: paused\r\n");
+    child.end(PATIENCE).well();
+}

@@ -34,8 +34,8 @@ pub(super) fn status(host: &mut dyn Host, _: &Arguments) -> Result {
     let status = match host.run_status() {
         RunStatus::Running => "running",
         RunStatus::Prelaunch => "prelaunch",
-        RunStatus::Debug => "debug",
         RunStatus::Paused => "paused",
+        RunStatus::Debug => "debug",
         RunStatus::Shutdown => "shutdown",
         RunStatus::Panicked => "guest-panicked",
         RunStatus::IoError => "io-error",
