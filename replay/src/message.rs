@@ -162,6 +162,15 @@ pub enum Outbound {
         /// Why.
         reason: PauseReason,
     },
+    /// [`Control::Reconnect`] came to nothing: the device has no back-end.
+    NotConnected {
+        /// The control's number.
+        sequence: u64,
+        /// The device.
+        device: DeviceIndex,
+        /// One line.
+        why: String,
+    },
     /// A replay differs from its recording; the machine is paused.
     Divergence {
         /// Where the difference was seen.

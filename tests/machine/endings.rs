@@ -17,6 +17,29 @@ fn ends(guest: Vec<u8>, options: &str, status: i32, cause: &str) {
     lab.run("verify rec").well();
 }
 
+/// What QEMU's monitor says: a machine that has powered off must be reset first.
+#[test]
+fn a_machine_that_powered_off_can_be_reset() {
+    let lab = Lab::new();
+    lab.write("k", guests::power_off());
+    let mut child = lab.start("record -o rec -kernel k -serial file:out -monitor stdio -no-shutdown");
+    status_becomes(&mut child, "paused (shutdown)");
+    child.type_bytes(b"cont\n");
+    child.until_text("Resetting the Virtual Machine is required", PATIENCE);
+    child.type_bytes(b"system_reset\n");
+    status_becomes(&mut child, "paused\r\n");
+    child.type_bytes(b"cont\n");
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while std::fs::read(lab.path("out")).unwrap() != b"BB" {
+        assert!(std::time::Instant::now() < deadline, "the guest does not start again");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    child.type_bytes(b"quit\n");
+    child.end(PATIENCE).well();
+    assert_eq!(lab.run("replay rec -serial stdio").well().out, b"BB");
+    lab.run("verify rec").well();
+}
+
 #[test]
 fn power_off() {
     ends(guests::power_off(), "", 0, "guest-shutdown");

@@ -58,6 +58,41 @@ fn a_machine_waits_for_a_back_end_to_come_back() {
     lab.start("verify rec").end(PATIENCE).well();
 }
 
+/// Whoever takes the socket and hangs up is not a back-end; the machine waits for one that is.
+#[test]
+fn a_machine_waits_on_when_the_wrong_one_comes() {
+    let Some(guests) = guests() else { return };
+    let lab = Lab::new();
+    make_raw(&lab, "d.raw");
+    let daemon = StorageDaemon::start(&lab, "d.raw");
+    let more = format!("{FOREIGN} {RECORD} -action device-exit=pause -monitor unix:m,server=on,wait=off");
+    let mut child = start(&lab, &guests, "sectors", &more);
+    let mut monitor = Monitor::connect(&lab.path("m"));
+    child.until_text("GUEST-UP", PATIENCE);
+    drop(daemon);
+    let deadline = Instant::now() + PATIENCE;
+    while !monitor.ask("info status").contains("io-error") {
+        assert!(Instant::now() < deadline, "{}", child.err());
+    }
+    std::fs::remove_file(lab.path("S")).unwrap();
+    let wrong = UnixListener::bind(lab.path("S")).unwrap();
+    let thread = std::thread::spawn(move || drop(wrong.accept().unwrap()));
+    let answer = monitor.ask("device_restart c");
+    assert!(answer.contains("Error: c: the back-end did not take"), "{answer}");
+    thread.join().unwrap();
+    assert!(monitor.ask("info status").contains("io-error"));
+    assert!(monitor.ask("cont").contains("has no back-end"));
+    std::fs::remove_file(lab.path("S")).unwrap();
+    let daemon = StorageDaemon::start(&lab, "d.raw");
+    assert_eq!(monitor.ask("device_restart c"), "");
+    assert_eq!(monitor.ask("cont"), "");
+    drop(monitor);
+    let done = child.end(PATIENCE).well();
+    drop(daemon);
+    check(&done, Some(&content(&lab, "d.raw")));
+    lab.start("verify rec").end(PATIENCE).well();
+}
+
 /// One clear line, and not later than this.
 fn refused(lab: &Lab, limit: Duration) -> String {
     let started = Instant::now();

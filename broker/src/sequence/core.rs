@@ -1,6 +1,7 @@
 //! The machine's side of a run: lane, journal, state; what monitors act on.
 
 mod debugging;
+mod swaps;
 
 use super::ending::{Divergence, End};
 use super::swap;
@@ -43,6 +44,8 @@ struct Release {
     scancodes: Vec<u16>,
 }
 
+/// How much of a recording may be lost with the broker, but for the loop's tick. Each flush makes a block of the log, with its header.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(40);
 /// Most combinations of keys held at once.
 const RELEASES_MAX: usize = 64;
 
@@ -73,6 +76,8 @@ pub struct Core {
     failures: Vec<(Ticket, String)>,
     /// Instructions so far: of the last status or the last event.
     icount: u64,
+    /// When the journal was last made safe.
+    flushed: Instant,
     starting: bool,
     quit_requested: bool,
     asked_to_end: Option<(ShutdownCause, Instant)>,
@@ -101,6 +106,7 @@ impl Core {
             unanswered_swaps: BTreeSet::new(),
             failures: Vec::new(),
             icount: 0,
+            flushed: Instant::now(),
             starting: true,
             quit_requested: false,
             asked_to_end: None,
@@ -133,7 +139,7 @@ impl Core {
         Ok(())
     }
 
-    /// Takes everything the vCPU has said, and makes it safe. Errors are lines for the user.
+    /// Takes everything the vCPU has said, and makes it safe now and then. Errors are lines for the user.
     pub fn receive(&mut self) -> Result<Option<End>, String> {
         let status = self.lane.status().map_err(|error| error.to_string())?;
         self.starting &= status.state == RunState::Starting;
@@ -146,7 +152,8 @@ impl Core {
         } else {
             self.icount = self.icount.max(status.icount.0);
         }
-        if !self.closed {
+        if !self.closed && (end.is_some() || self.flushed.elapsed() >= FLUSH_INTERVAL) {
+            self.flushed = Instant::now();
             self.journal.flush(Icount(self.icount)).map_err(|error| error.to_string())?;
         }
         Ok(end)
@@ -164,6 +171,10 @@ impl Core {
             Outbound::Paused { icount, reason } => {
                 self.icount = self.icount.max(icount.0);
                 return Ok(self.paused(reason));
+            }
+            Outbound::NotConnected { sequence, device, why } => {
+                let failure = swap::Failure { why, lost: true };
+                self.swapped(swap::Outcome { ticket: sequence, device, result: Err(failure) })?;
             }
             Outbound::Divergence { icount, field, expected, found } => {
                 self.divergence.get_or_insert(Divergence { icount: icount.0, field, expected, found });
@@ -350,77 +361,6 @@ impl Core {
         self.swap_is_over(ticket)
     }
 
-    /// Asks for another back-end. The machine stands still meanwhile, so that it does not meet one that is ending.
-    fn ask_for_swap(&mut self, request: swap::Request) -> Result<Option<Ticket>, String> {
-        let ticket = self.new_ticket();
-        self.unanswered_swaps.insert(ticket);
-        if matches!(self.status, RunStatus::Running | RunStatus::Debug) {
-            let stop = self.new_ticket();
-            self.stopping.push((stop, ticket, request));
-            self.send_control(stop, Control::Stop)?;
-        } else {
-            self.swaps.push((ticket, request));
-        }
-        Ok(Some(ticket))
-    }
-
-    /// What monitors asked for, to begin with.
-    pub fn take_swaps(&mut self) -> Vec<(Ticket, swap::Request)> {
-        std::mem::take(&mut self.swaps)
-    }
-
-    /// Tells the vCPU process of a back-end that is on its way to it, or the monitor why there is none.
-    pub fn swapped(&mut self, outcome: swap::Outcome) -> Result<(), String> {
-        let swap::Outcome { ticket, device, result } = outcome;
-        match result {
-            Ok(()) => {
-                self.lost.remove(&device);
-                self.send_control(ticket, Control::Reconnect { device })
-            }
-            Err(swap::Failure { why, lost }) => {
-                if lost {
-                    self.lost_back_end(device)?;
-                }
-                self.failures.push((ticket, why));
-                self.done_tickets.push(ticket);
-                self.swap_is_over(ticket)
-            }
-        }
-    }
-
-    /// Lets the machine run on after the last of what was asked for.
-    fn swap_is_over(&mut self, ticket: Ticket) -> Result<(), String> {
-        let was_one = self.unanswered_swaps.remove(&ticket);
-        if was_one && self.unanswered_swaps.is_empty() && self.status == RunStatus::Running {
-            self.control(Control::Continue)?;
-        }
-        Ok(())
-    }
-
-    /// The streams as they are now.
-    pub fn set_chardevs(&mut self, chardevs: Vec<(String, String)>) {
-        self.facts.chardevs = chardevs;
-    }
-
-    /// A device has lost its back-end: the machine stands still until it has another.
-    pub fn lost_back_end(&mut self, device: DeviceIndex) -> Result<(), String> {
-        self.lost.insert(device);
-        match self.status {
-            // A debugger might let it run.
-            RunStatus::Running | RunStatus::Debug => self.control(Control::Stop).map(drop)?,
-            RunStatus::Prelaunch
-            | RunStatus::Paused
-            | RunStatus::Panicked
-            | RunStatus::IoError
-            | RunStatus::Shutdown
-            | RunStatus::InternalError => {}
-        }
-        if !matches!(self.status, RunStatus::Shutdown | RunStatus::InternalError) {
-            self.status = RunStatus::IoError;
-        }
-        Ok(())
-    }
-
     /// Name of a device.
     pub fn device_id(&self, device: DeviceIndex) -> Option<&str> {
         let machine = self.facts.machine.as_ref()?;
@@ -557,7 +497,13 @@ impl Host for Core {
     }
 
     fn offer(&mut self, offer: Offer) -> Result<(), String> {
-        self.try_offer(offer)
+        let resets = offer == Offer::Reset;
+        self.try_offer(offer)?;
+        if resets && matches!(self.status, RunStatus::Shutdown | RunStatus::Panicked) {
+            // It happens when the machine goes on, which it now can.
+            self.status = RunStatus::Paused;
+        }
+        Ok(())
     }
 
     fn release_keys_later(&mut self, scancodes: Vec<u16>, hold_ms: u64) {

@@ -3,6 +3,7 @@
 //! Events land only where a replay can put them: never between a delivered exception and the next retired
 //! instruction, and in a halted CPU only right after an `IdleWake` that fixes guest time.
 
+use super::consoles::{DRAIN_TIMEOUT, QUIT_DRAIN_TIMEOUT};
 use super::error::RunError;
 use super::inputs::{Flow, Inputs};
 use super::machine::Machine;
@@ -153,11 +154,12 @@ impl Live {
             Control::Quit => flow = Flow::Leave,
             Control::Debugger { listens } => machine.debugger_listens(listens, self.lane.waker())?,
             Control::Reconnect { device } => {
-                machine.reconnect(device)?;
-                self.restarted.push(device);
-                // The signals of the back-end before it may be lost.
-                let queues = machine.description.queue_count(device);
-                self.offers.extend((0..queues).map(|queue| Offer::DeviceReady { device, queue }));
+                if let Err(why) = self.reconnect(machine, device) {
+                    let why = why.to_string();
+                    self.lane.send(&Outbound::NotConnected { sequence, device, why })?;
+                    self.lane.ring_doorbell()?;
+                    return Ok(Flow::Go);
+                }
             }
             Control::Seek { .. } | Control::Break { .. } | Control::DeleteBreak { .. } => {
                 return Err(RunError::Setup("the broker asked a live run to seek".into()));
@@ -169,6 +171,16 @@ impl Live {
         self.lane.send(&Outbound::Ack { sequence })?;
         self.lane.ring_doorbell()?;
         Ok(flow)
+    }
+
+    /// Takes another back-end. Without one the machine stands still: the broker has stopped it.
+    fn reconnect(&mut self, machine: &mut Machine, device: DeviceIndex) -> Result<(), RunError> {
+        machine.reconnect(device)?;
+        self.restarted.push(device);
+        // The signals of the back-end before it may be lost.
+        let queues = machine.description.queue_count(device);
+        self.offers.extend((0..queues).map(|queue| Offer::DeviceReady { device, queue }));
+        Ok(())
     }
 
     fn publish(&self, machine: &Machine, state: RunState) {
@@ -207,7 +219,8 @@ impl Live {
                 self.fix_time(machine, None)?;
                 return self.end(machine, cause);
             }
-            self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, None)?;
+            self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, machine.consoles.nap())?;
+            machine.backlogged()?;
             if self.receive(machine)? == Some(Flow::Leave) {
                 return Ok(Flow::Leave);
             }
@@ -224,7 +237,8 @@ impl Live {
 
     fn end(&mut self, machine: &mut Machine, cause: ShutdownCause) -> Result<Flow, RunError> {
         machine.flush_consoles()?;
-        machine.consoles.drain()?;
+        let is_wanted = cause.is_from_host();
+        machine.consoles.drain(if is_wanted { QUIT_DRAIN_TIMEOUT } else { DRAIN_TIMEOUT })?;
         machine.debugger.note_end(cause);
         self.journal(machine, Event::Shutdown { cause })?;
         self.publish(machine, RunState::Ended);

@@ -14,7 +14,7 @@ use crate::snapshot::history::Place;
 use crate::system::entropy::Entropy;
 use crate::virtio::{Service, Tag};
 use crate::window::requests::Done;
-use replay::event::{Event, ShutdownCause};
+use replay::event::{DeviceIndex, Event, ShutdownCause};
 use replay::lane::Waker;
 use replay::machine::PanicAction;
 use replay::setup::VcpuSetup;
@@ -164,7 +164,7 @@ impl Machine {
     }
 
     /// Takes another back-end for `device`.
-    pub fn reconnect(&mut self, device: replay::event::DeviceIndex) -> Result<(), RunError> {
+    pub fn reconnect(&mut self, device: DeviceIndex) -> Result<(), RunError> {
         let index = usize::from(device);
         let (Some(control), Some(choice)) = (&self.control, self.description.devices.get(index)) else {
             return Err(RunError::Setup(format!("there is no device {device} to connect again")));
@@ -335,7 +335,16 @@ impl Machine {
         Ok((digest::registers(&self.core), self.memory_digest.update(&self.core)))
     }
 
-    /// Sends what the guest wrote to its consoles.
+    /// A console that has no room for what the guest wrote, now as before: the guest stands still.
+    pub fn backlogged(&mut self) -> Result<Option<DeviceIndex>, RunError> {
+        if self.consoles.backlogged().is_none() {
+            return Ok(None);
+        }
+        self.flush_consoles()?;
+        Ok(self.consoles.backlogged())
+    }
+
+    /// Sends what the guest wrote to its consoles, as far as they have room.
     pub fn flush_consoles(&mut self) -> Result<(), RunError> {
         self.consoles.flush(&mut self.core.chipset)
     }

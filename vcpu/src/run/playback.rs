@@ -1,6 +1,7 @@
 //! Inputs from the log: every event at exactly its icount, every note compared.
 
 use super::answers::Ready;
+use super::consoles::DRAIN_TIMEOUT;
 use super::error::RunError;
 use super::inputs::{Flow, Inputs};
 use super::machine::Machine;
@@ -173,7 +174,7 @@ impl Playback {
     /// Stands still until told to go on, or to another place.
     pub(super) fn pause(&mut self, machine: &mut Machine, reason: PauseReason) -> Result<Flow, RunError> {
         machine.flush_consoles()?;
-        machine.consoles.drain()?;
+        machine.consoles.drain(DRAIN_TIMEOUT)?;
         self.leave_way(machine)?;
         self.paused = true;
         self.over = match reason {
@@ -200,7 +201,8 @@ impl Playback {
     fn stand_still(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
         gdb::attend(machine, &mut self.lane, &mut self.paused, self.standing)?;
         while self.paused && self.seek.wish.is_none() {
-            self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, None)?;
+            self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, machine.consoles.nap())?;
+            machine.backlogged()?;
             if self.receive(machine)? == Flow::Leave {
                 return Ok(Flow::Leave);
             }
@@ -230,7 +232,7 @@ impl Playback {
         }
         match stamped.event {
             Event::Digest { registers, memory } => self.compare(machine, registers, memory),
-            Event::Shutdown { cause } if from_host(cause) => Ok(Flow::Go),
+            Event::Shutdown { cause } if cause.is_from_host() => Ok(Flow::Go),
             Event::Shutdown { .. } => unreachable!("`guest_ended` takes it, or the place is wrong"),
             Event::End | Event::DeviceRestarted { .. } => Ok(Flow::Go),
             Event::Sent { .. } => {
@@ -282,7 +284,7 @@ impl Playback {
     pub(super) fn must_end_here(&self, machine: &Machine) -> bool {
         match self.ahead.front() {
             Some(Next::Event(Stamped { icount, event: Event::Shutdown { cause } })) => {
-                icount.0 == machine.icount() && !from_host(*cause)
+                icount.0 == machine.icount() && !cause.is_from_host()
             }
             _ => false,
         }
@@ -332,18 +334,6 @@ impl Playback {
     }
 }
 
-/// Causes that come from outside: the guest does nothing to bring them about.
-fn from_host(cause: ShutdownCause) -> bool {
-    match cause {
-        ShutdownCause::HostQuit | ShutdownCause::HostSignal { .. } | ShutdownCause::HostError => true,
-        ShutdownCause::GuestShutdown
-        | ShutdownCause::GuestReset
-        | ShutdownCause::GuestPanic
-        | ShutdownCause::TripleFault
-        | ShutdownCause::DebugExit { .. } => false,
-    }
-}
-
 impl Inputs for Playback {
     fn checkpoint(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
         self.publish(machine, RunState::Running);
@@ -388,7 +378,9 @@ impl Inputs for Playback {
     }
 
     fn stalled(&mut self, machine: &mut Machine, device: DeviceIndex) -> Result<Flow, RunError> {
-        if self.stall.lasted(self.clock.now()) >= ANSWER_TIMEOUT {
+        // Whoever reads the output may take any time.
+        let must_answer = machine.is_virtio(device);
+        if must_answer && self.stall.lasted(self.clock.now()) >= ANSWER_TIMEOUT {
             return Err(RunError::NoAnswer {
                 device: machine.device_name(device).to_string(),
                 seconds: ANSWER_TIMEOUT.as_secs(),

@@ -44,7 +44,11 @@ pub fn run(setup_fd: i32) -> Result<(), RunError> {
 pub fn run_machine(machine: &mut Machine, inputs: &mut dyn Inputs) -> Result<(), RunError> {
     loop {
         machine.advance_timers();
-        if let Progress::Waiting(device) = machine.serve_virtio()? {
+        let waits_for = match machine.serve_virtio()? {
+            Progress::Waiting(device) => Some(device),
+            Progress::Done => machine.backlogged()?,
+        };
+        if let Some(device) = waits_for {
             if inputs.stalled(machine, device)? == Flow::Leave {
                 return Ok(());
             }

@@ -115,12 +115,11 @@ impl<T: Clone> DeviceWindow<T> {
     /// Takes another back-end, which gets once more what is outstanding. What the one before it has given back is done: it is
     /// not asked for again.
     pub fn reconnect(&mut self, session: Session) -> Result<(), WindowError> {
-        let before = self.session.features();
-        self.session = session;
-        let missing = before & !self.session.features();
+        let missing = self.session.features() & !session.features();
         if missing != 0 {
-            return Err(self.session.changed(missing));
+            return Err(session.changed(missing));
         }
+        self.session = session;
         if let Some(features) = self.started {
             let (features, indirect) = self.own_features(features);
             for (queue, early) in self.queues.iter_mut().zip(&mut self.early) {
