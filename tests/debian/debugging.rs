@@ -17,6 +17,8 @@ fn record_symbols(lab: &Lab, names: &[&str]) -> Option<String> {
     let (kernel, initrd) = (path(CLOUD), path(INITRD));
     let mut words = vec!["record", "-o", "rec", "-kernel", &kernel, "-initrd", &initrd, "-append", &append];
     words.extend(["-m", "256", "-display", "none", "-no-reboot", "-serial", "stdio"]);
+    // Timers of a fixed number, however slow the host is.
+    words.extend(["-icount", "shift=2,sleep=off"]);
     Some(lab.start_words(&words).end(BOOT_PATIENCE).well().text())
 }
 
