@@ -473,7 +473,11 @@ impl Inputs for Live {
         }
         let wait = self.stall.begin(machine, device, self.clock.now(), &mut self.lane)?;
         let entered = self.clock.now();
-        self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, Some(wait))?;
+        if wait.is_zero() {
+            std::thread::yield_now();
+        } else {
+            self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, Some(wait))?;
+        }
         self.pace.slept(self.clock.now().saturating_sub(entered));
         Ok(self.receive(machine)?.unwrap_or(Flow::Again))
     }

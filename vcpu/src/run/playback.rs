@@ -388,7 +388,11 @@ impl Inputs for Playback {
             });
         }
         let wait = self.stall.begin(machine, device, self.clock.now(), &mut self.lane)?;
-        self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, Some(wait))?;
+        if wait.is_zero() {
+            std::thread::yield_now();
+        } else {
+            self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, Some(wait))?;
+        }
         let flow = self.receive(machine)?;
         Ok(if flow == Flow::Leave { flow } else { Flow::Again })
     }

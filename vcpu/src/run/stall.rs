@@ -7,7 +7,8 @@ use replay::lane::VcpuEnd;
 use replay::message::Outbound;
 use std::time::Duration;
 
-/// A device that is about to answer does so within microseconds.
+/// A device that is about to answer does so within microseconds: looks without any sleep, then short ones.
+const LOOKS: u32 = 100;
 const WAIT_MIN: Duration = Duration::from_micros(20);
 const WAIT_MAX: Duration = Duration::from_millis(2);
 /// After this long the user is told whom the machine waits for.
@@ -17,12 +18,13 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Default)]
 pub struct Stall {
     since: Option<(DeviceIndex, Duration)>,
+    looks: u32,
     wait: Duration,
     told: bool,
 }
 
 impl Stall {
-    /// The machine stands still, now as before: how long to wait before the next look.
+    /// The machine stands still, now as before: how long to sleep before the next look.
     pub fn begin(
         &mut self,
         machine: &Machine,
@@ -33,7 +35,7 @@ impl Stall {
         let since = match self.since {
             Some((before, since)) if before == device => since,
             _ => {
-                (self.since, self.wait) = (Some((device, now)), WAIT_MIN);
+                (self.since, self.looks, self.wait) = (Some((device, now)), 0, WAIT_MIN);
                 now
             }
         };
@@ -43,6 +45,10 @@ impl Stall {
             lane.send(&Outbound::Note { text })?;
             lane.send(&Outbound::Waiting { device: Some(device) })?;
             lane.ring_doorbell()?;
+        }
+        if self.looks < LOOKS {
+            self.looks += 1;
+            return Ok(Duration::ZERO);
         }
         let wait = self.wait;
         self.wait = (wait * 2).min(WAIT_MAX);
