@@ -9,6 +9,7 @@
 mod chardevs;
 #[path = "../program/debian.rs"]
 mod debian;
+mod debugging;
 mod disks;
 #[path = "../program/http.rs"]
 mod http;

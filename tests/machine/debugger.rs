@@ -379,6 +379,38 @@ fn no_packet_ends_or_hangs_the_machine() {
 }
 
 #[test]
+fn no_packet_ends_or_hangs_a_replay() {
+    let (lab, mut child) = ticker("record -o rec -kernel k -m 16 -serial stdio -icount shift=3,sleep=off");
+    child.until("20 lines", PATIENCE, |out| lines(out) >= 20);
+    child.type_bytes(b"q");
+    child.end(PATIENCE).well();
+    let mut dice = Dice::new(7);
+    for _ in 0..8 {
+        let mut child = lab.start("replay rec -S -serial stdio -gdb unix:g");
+        let mut stub = Stub::connect(&lab.path("g"));
+        for _ in 0..150 {
+            let packet = match dice.below(3) {
+                0 => framed([&b"bc"[..], b"bs", b"c", b"s"][dice.below(4) as usize]),
+                _ => random_packet(&mut dice),
+            };
+            // Who leaves at the end of the log ends the run.
+            if !packet.windows(2).any(|pair| pair == b"$D") {
+                stub.raw(&packet);
+            }
+        }
+        // The first may be taken for the rest of what came before.
+        for _ in 0..3 {
+            stub.raw(&[3]);
+            stub.send("qqemu.sstepbits");
+        }
+        while stub.answer() != "ENABLE=1" {}
+        assert!(child.is_alive(), "{}", child.err());
+        stub.send("k");
+        child.end(PATIENCE).well();
+    }
+}
+
+#[test]
 fn a_busy_socket_is_refused_in_one_line() {
     let (lab, child) = ticker(PLAIN);
     drop(Stub::attach(&lab.path("g")));
