@@ -29,5 +29,9 @@ fn replaced_streams_hold_every_byte_once() {
         (0..=CHANGES).flat_map(|number| std::fs::read(lab.path(&format!("s{number}"))).unwrap()).collect();
     let replayed = lab.run("replay rec -serial stdio").well();
     assert_same("all streams together", &replayed.out, &written);
-    assert!(guests::lines(&written) > CHANGES, "the guest wrote meanwhile: {} lines", guests::lines(&written));
+    assert!(
+        guests::lines(&written) > CHANGES,
+        "the guest wrote meanwhile: {} lines",
+        guests::lines(&written)
+    );
 }

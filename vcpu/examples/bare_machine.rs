@@ -56,6 +56,7 @@ fn setup(arguments: &[String], ram_mib: u64) -> VcpuSetup {
         control_fd: -1,
         captures: vec![],
         devices: vec![],
+        awaits_state: false,
         start_paused: false,
         digest_interval: 0,
     }

@@ -33,7 +33,6 @@ pub const REFUSED: &[(&str, bool)] = &[
     ("incoming", true),
     ("iscsi", true),
     ("k", true),
-    ("loadvm", true),
     ("mem-path", true),
     ("mem-prealloc", false),
     ("msg", true),

@@ -10,4 +10,5 @@ pub mod host;
 pub mod keys;
 pub mod line;
 pub mod session;
+mod snapshots;
 pub mod table;

@@ -2,7 +2,7 @@
 
 use super::args::{Args, Argument, Kind, may, needs};
 use super::commands::{self as run, Context};
-use super::hardware;
+use super::{hardware, snapshots};
 
 /// Carries a command out.
 type Handler = fn(&mut Context<'_>, &Args);
@@ -38,12 +38,12 @@ use Kind::{Integer, Rest, Text};
 pub const COMMANDS: &[Row] = &[
     row(&["chardev-change"], &[needs("id", Text), needs("args", Rest)], "id args", "change chardev", hardware::chardev_change),
     row(&["cont", "c"], &[], "", "resume emulation", run::cont),
-    row(&["delvm"], &[needs("name", Rest)], "tag", "delete a VM snapshot from its tag", run::delvm),
+    row(&["delvm"], &[needs("name", Rest)], "tag", "delete a VM snapshot from its tag", snapshots::delvm),
     row(&["device_restart"], &[needs("id", Text)], "id",
         "start the back-end of a device again; requests without an answer are submitted once more", hardware::device_restart),
     row(&["help", "?"], &[may("name", Rest)], "[cmd]", "show the help", run::help),
     row(&["info"], &[may("item", Rest)], "[subcommand]", "show various information about the system state", run::info),
-    row(&["loadvm"], &[needs("name", Rest)], "tag", "restore a VM snapshot from its tag", run::loadvm),
+    row(&["loadvm"], &[needs("name", Rest)], "tag", "restore a VM snapshot from its tag", snapshots::loadvm),
     row(&["mouse_button"], &[needs("button_state", Integer)], "state",
         "change mouse button state (1=L, 2=M, 4=R)", run::mouse_button),
     row(&["mouse_move"], &[needs("dx_str", Text), needs("dy_str", Text), may("dz_str", Text)], "dx dy [dz]",
@@ -56,7 +56,7 @@ pub const COMMANDS: &[Row] = &[
     row(&["replay_seek"], &[needs("icount", Integer)], "icount",
         "replay execution to the specified instruction count", run::replay_seek),
     row(&["savevm"], &[may("name", Rest)], "tag",
-        "save a VM snapshot. If no tag is provided, a new snapshot is created", run::savevm),
+        "save a VM snapshot. If no tag is provided, a new snapshot is created", snapshots::savevm),
     row(&["sendkey"], &[needs("keys", Text), may("hold-time", Integer)], "keys [hold_ms]",
         "send keys to the VM (e.g. 'sendkey ctrl-alt-f1', default hold time=100 ms)", run::sendkey),
     row(&["stop", "s"], &[], "", "stop emulation", run::stop),
@@ -76,7 +76,7 @@ pub const INFO: &[Row] = &[
     row(&["network"], &[], "", "show the network state", hardware::info_network),
     row(&["pci"], &[], "", "show PCI info", hardware::info_pci),
     row(&["replay"], &[], "", "show record/replay information", run::info_replay),
-    row(&["snapshots"], &[], "", "show the currently saved VM snapshots", run::info_snapshots),
+    row(&["snapshots"], &[], "", "show the currently saved VM snapshots", snapshots::info_snapshots),
     row(&["status"], &[], "", "show the current VM status (running|paused)", run::info_status),
     row(&["uuid"], &[], "", "show the current VM UUID", run::info_uuid),
     row(&["version"], &[], "", "show the version of the program", run::info_version),

@@ -215,6 +215,7 @@ impl Tree {
             control_fd: self.control_theirs.as_raw_fd(),
             captures: captures.map(|(function, file)| (*function, file.as_raw_fd())).collect(),
             devices,
+            awaits_state: plan.awaits_state,
             start_paused: plan.start_paused,
             digest_interval: plan.digest_interval,
         };

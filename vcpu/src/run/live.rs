@@ -8,6 +8,7 @@ use super::inputs::{Flow, Inputs};
 use super::machine::Machine;
 use super::pace::{HostClock, Pace};
 use super::patience::Stillness;
+use super::saves::{Attended, Saves};
 use super::silence::Silence;
 use super::stall::Stall;
 use crate::chipset::rtc::Look;
@@ -32,6 +33,10 @@ const DATE_INTERVAL_INSIDE: Duration = Duration::from_secs(1);
 const SILENCE_INTERVAL: Duration = Duration::from_secs(1);
 /// Quanta between the same.
 const SILENCE_QUANTA: u32 = 4096;
+/// Pages of a saved state that are copied at a checkpoint: about 50 µs.
+const PAGES_AT_ONCE: usize = 32;
+/// Wait of a machine that stands still, before it looks again what to save.
+const SAVE_NAP: Duration = Duration::from_micros(100);
 /// Longest sleep of a machine without a timer, in one piece.
 const SLEEP_MAX: Duration = Duration::from_secs(3600);
 
@@ -60,6 +65,9 @@ pub struct Live {
     silence: Silence,
     /// Devices that have another back-end, of which the journal does not know yet.
     restarted: Vec<DeviceIndex>,
+    saves: Saves,
+    /// A state is to be loaded before the first instruction.
+    awaits_state: bool,
 }
 
 impl Live {
@@ -91,6 +99,8 @@ impl Live {
             stall: Stall::default(),
             silence: Silence::default(),
             restarted: Vec::new(),
+            saves: Saves::default(),
+            awaits_state: setup.awaits_state,
         };
         live.apply(machine, Event::Entropy { bytes: entropy.to_vec() })?;
         for offer in machine.offers()? {
@@ -136,6 +146,14 @@ impl Live {
     fn control(&mut self, machine: &mut Machine, sequence: u64, control: Control) -> Result<Flow, RunError> {
         let mut flow = Flow::Go;
         match control {
+            Control::Save { full, hold_disks } => {
+                self.saves.ask_to_save(sequence, full, hold_disks);
+                return Ok(Flow::Go);
+            }
+            Control::Load { hold_disks } => {
+                self.saves.ask_to_load(sequence, hold_disks);
+                return Ok(Flow::Go);
+            }
             Control::Stop => self.paused = true,
             Control::Continue => self.paused = false,
             Control::Quit => flow = Flow::Leave,
@@ -146,7 +164,11 @@ impl Live {
                 let queues = machine.description.queue_count(device);
                 self.offers.extend((0..queues).map(|queue| Offer::DeviceReady { device, queue }));
             }
-            Control::Seek { .. } | Control::Break { .. } | Control::DeleteBreak { .. } => {
+            Control::Seek { .. }
+            | Control::SeekPlace { .. }
+            | Control::Known { .. }
+            | Control::Break { .. }
+            | Control::DeleteBreak { .. } => {
                 return Err(RunError::Setup("the broker asked a live run to seek".into()));
             }
         }
@@ -175,7 +197,11 @@ impl Live {
                 self.fix_time(machine, None)?;
                 return self.end(machine, cause);
             }
-            self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, None)?;
+            if self.attend_saves(machine)? == Some(Flow::Leave) {
+                return Ok(Flow::Leave);
+            }
+            let nap = self.saves.is_busy().then_some(SAVE_NAP);
+            self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, nap)?;
             if self.receive(machine)? == Some(Flow::Leave) {
                 return Ok(Flow::Leave);
             }
@@ -186,6 +212,50 @@ impl Live {
         self.pace = Pace::new(machine.icount(), self.clock.now());
         self.publish(machine, RunState::Running);
         Ok(Flow::Again)
+    }
+
+    /// Saves and loads that are asked for; a flow if the machine does not go on from here as it is.
+    fn attend_saves(&mut self, machine: &mut Machine) -> Result<Option<Flow>, RunError> {
+        loop {
+            // A machine that stands still has time.
+            let pages = if self.paused || machine.halted() { usize::MAX } else { PAGES_AT_ONCE };
+            match self.saves.attend(machine, &mut self.lane, None, pages)? {
+                Attended::Wait(device) => return self.stalled(machine, device).map(Some),
+                Attended::Loaded { sequence, .. } => {
+                    self.begin_anew(machine);
+                    self.saves.tell_loaded(&mut self.lane, sequence)?;
+                    return Ok(Some(Flow::Again));
+                }
+                Attended::Nothing | Attended::Refused if !self.awaits_state => return Ok(None),
+                Attended::Nothing | Attended::Refused => {}
+            }
+            if let Some(cause) = self.quit_offered() {
+                return self.end(machine, cause).map(Some);
+            }
+            self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, None)?;
+            if self.receive(machine)? == Some(Flow::Leave) {
+                return Ok(Some(Flow::Leave));
+            }
+        }
+    }
+
+    /// The machine is in another state: what was known of the one before is worth nothing.
+    fn begin_anew(&mut self, machine: &Machine) {
+        let icount = machine.icount();
+        self.awaits_state = false;
+        // At this icount an exception may have been delivered already.
+        self.last_icount = Some(icount);
+        (self.idle_since, self.date_told) = (None, None);
+        self.silence.begin_anew();
+        self.stillness = Stillness::default();
+        self.pace = Pace::new(icount, self.clock.now());
+        if self.digest_interval != 0 {
+            self.next_digest = (icount / self.digest_interval + 1) * self.digest_interval;
+        }
+        let devices = machine.undelivered_devices();
+        self.offers.extend(devices.into_iter().map(|device| Offer::DeviceReady { device, queue: 0 }));
+        let state = if self.paused { RunState::Paused } else { RunState::Running };
+        self.publish(machine, state);
     }
 
     fn quit_offered(&self) -> Option<ShutdownCause> {
@@ -389,6 +459,9 @@ impl Inputs for Live {
         // What the last instruction sent: it has retired, so these have a place in the journal.
         for note in machine.take_sent() {
             self.journal(machine, note)?;
+        }
+        if let Some(flow) = self.attend_saves(machine)? {
+            return Ok(flow);
         }
         if machine.core.between_delivery_and_retirement() {
             return if self.stillness.is_long() { self.stuck(machine) } else { Ok(Flow::Go) };

@@ -6,12 +6,15 @@ use super::inputs::{Flow, Inputs};
 use super::machine::Machine;
 use super::pace::HostClock;
 use super::patience::{Patience, Stillness};
+use super::saves::Saves;
 use super::seek::{Goal, Seek};
 use super::stall::Stall;
+use crate::snapshot::history::Place;
 use crate::state::rflags;
 use replay::event::{DeviceIndex, Event, ShutdownCause, Stamped};
 use replay::lane::{RunState, VcpuEnd};
 use replay::message::{Control, Inbound, Outbound, PauseReason};
+use replay::setup::VcpuSetup;
 use replay::time::Icount;
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -23,11 +26,13 @@ const QUANTUM: u64 = 65_536;
 const EVENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest wait for a device that runs its requests again.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Wait of a machine that stands still, before it looks again what to save.
+const SAVE_NAP: Duration = Duration::from_micros(100);
 /// Quanta after which console output is sent although little has come together.
 const FLUSH_QUANTA: u32 = 4;
 
 /// What the log says comes next.
-enum Next {
+pub(super) enum Next {
     Event(Stamped),
     /// The log holds no more events.
     End(u64),
@@ -35,28 +40,33 @@ enum Next {
 
 /// Inputs from the log.
 pub struct Playback {
-    lane: VcpuEnd,
-    clock: Box<dyn HostClock>,
-    ahead: VecDeque<Next>,
-    paused: bool,
+    pub(super) lane: VcpuEnd,
+    pub(super) clock: Box<dyn HostClock>,
+    pub(super) ahead: VecDeque<Next>,
+    pub(super) paused: bool,
     over: bool,
     /// The guest has ended itself as recorded: what is left in the log is its end.
-    guest_ended: bool,
+    pub(super) guest_ended: bool,
     quanta: u32,
     stall: Stall,
-    patience: Patience,
-    stillness: Stillness,
-    seek: Seek,
+    pub(super) patience: Patience,
+    pub(super) stillness: Stillness,
+    pub(super) seek: Seek,
+    pub(super) saves: Saves,
+    /// A state is to be loaded before anything else.
+    pub(super) awaits_state: bool,
+    /// It was asked for on the way to a goal.
+    pub(super) fetching: bool,
 }
 
 impl Playback {
-    /// A replay from power-on.
-    pub fn new(lane: VcpuEnd, start_paused: bool, clock: Box<dyn HostClock>) -> Playback {
+    /// A replay from power-on, or from a state that is loaded first.
+    pub fn new(lane: VcpuEnd, setup: &VcpuSetup, clock: Box<dyn HostClock>) -> Playback {
         Playback {
             lane,
             clock,
             ahead: VecDeque::new(),
-            paused: start_paused,
+            paused: setup.start_paused,
             over: false,
             guest_ended: false,
             quanta: 0,
@@ -64,10 +74,13 @@ impl Playback {
             patience: Patience::default(),
             stillness: Stillness::default(),
             seek: Seek::default(),
+            saves: Saves::default(),
+            awaits_state: setup.awaits_state,
+            fetching: false,
         }
     }
 
-    fn publish(&self, machine: &Machine, state: RunState) {
+    pub(super) fn publish(&self, machine: &Machine, state: RunState) {
         self.lane.publish(Icount(machine.icount()), machine.vtime());
         self.lane.publish_state(state);
     }
@@ -80,7 +93,17 @@ impl Playback {
             Inbound::Rewound => self.seek.discards = false,
             Inbound::Control { sequence, control: Control::Seek { icount } } => {
                 self.forget_goal()?;
-                self.seek.wish = Some(Goal { icount: icount.0, ticket: sequence });
+                self.seek.wish = Some(Goal { icount: icount.0, events: 0, ticket: sequence });
+            }
+            Inbound::Control { sequence, control: Control::SeekPlace { icount, events } } => {
+                self.forget_goal()?;
+                self.seek.wish = Some(Goal { icount: icount.0, events, ticket: sequence });
+            }
+            Inbound::Control { sequence, control: Control::Save { full, hold_disks } } => {
+                self.saves.ask_to_save(sequence, full, hold_disks);
+            }
+            Inbound::Control { sequence, control: Control::Load { hold_disks } } => {
+                self.saves.ask_to_load(sequence, hold_disks);
             }
             Inbound::Control { sequence, control } => {
                 match control {
@@ -96,7 +119,13 @@ impl Playback {
                     Control::DeleteBreak { icount: Some(icount) } => {
                         self.seek.breaks.remove(&icount.0);
                     }
-                    Control::Seek { .. } => unreachable!("taken above"),
+                    Control::Known { icount, events } => {
+                        self.seek.stored.insert(Place { icount: icount.0, events });
+                    }
+                    Control::Seek { .. }
+                    | Control::SeekPlace { .. }
+                    | Control::Save { .. }
+                    | Control::Load { .. } => unreachable!("taken above"),
                     Control::Quit => return Ok(Flow::Leave),
                     Control::Reconnect { .. } => {
                         return Err(RunError::Setup("a replay has no back-end to connect again".into()));
@@ -116,7 +145,7 @@ impl Playback {
         Ok(Flow::Go)
     }
 
-    fn receive(&mut self, machine: &Machine) -> Result<Flow, RunError> {
+    pub(super) fn receive(&mut self, machine: &Machine) -> Result<Flow, RunError> {
         if self.lane.attention().load(Ordering::Relaxed) == 0 {
             return Ok(Flow::Go);
         }
@@ -165,7 +194,11 @@ impl Playback {
         self.forget_goal()?;
         self.lane.ring_doorbell()?;
         while (self.paused || self.over) && self.seek.wish.is_none() {
-            self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, None)?;
+            if self.attend_saves(machine)? == Some(Flow::Leave) {
+                return Ok(Flow::Leave);
+            }
+            let nap = self.saves.is_busy().then_some(SAVE_NAP);
+            self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, nap)?;
             if self.receive(machine)? == Flow::Leave {
                 return Ok(Flow::Leave);
             }
@@ -193,16 +226,13 @@ impl Playback {
         machine.consoles.hide(true);
         (self.paused, self.over) = (false, false);
         self.seek.goal = Some(wish);
-        if let Some(place) = self.seek.start_for(machine, wish.icount) {
-            machine.restore_snapshot(place)?;
-            self.seek.events = place.events;
-            self.seek.discards = true;
-            self.ahead.clear();
-            self.guest_ended = false;
-            (self.patience, self.stillness) = (Patience::default(), Stillness::default());
-            self.publish(machine, RunState::Running);
-            self.lane.send(&Outbound::Rewind { events: place.events })?;
+        if let Some(Place { icount, events }) = self.seek.stored_for(machine, wish) {
+            (self.awaits_state, self.fetching) = (true, true);
+            self.lane.send(&Outbound::Fetch { icount: Icount(icount), events })?;
             self.lane.ring_doorbell()?;
+        } else if let Some(place) = self.seek.start_for(machine, wish) {
+            machine.restore_snapshot(place)?;
+            self.jumped(machine, place.events)?;
         }
         self.publish(machine, RunState::Running);
         Ok(Flow::Again)
@@ -400,6 +430,9 @@ impl Playback {
             if flow == Flow::Leave || machine.has_effects() {
                 return Ok(flow);
             }
+            if self.seek.has_arrived(machine) {
+                return Ok(Flow::Again);
+            }
         }
     }
 }
@@ -431,6 +464,9 @@ impl Inputs for Playback {
         }
         if self.compare_sent(machine)? == Flow::Leave {
             return Ok(Flow::Leave);
+        }
+        if let Some(flow) = self.attend_saves(machine)? {
+            return Ok(flow);
         }
         if machine.core.between_delivery_and_retirement() && !self.guest_ended {
             return if self.stillness.is_long() { self.stuck(machine) } else { Ok(Flow::Go) };

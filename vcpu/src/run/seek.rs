@@ -7,13 +7,24 @@ use std::collections::BTreeSet;
 /// Distances before a place at which snapshots are left on the way to it, so that the steps back from it are short.
 const MARKS: [u64; 8] = [1 << 25, 1 << 23, 1 << 21, 1 << 19, 1 << 17, 1 << 15, 1 << 13, 1 << 11];
 
+/// Instructions of replay that take longer than fetching a snapshot.
+const WORTH: u64 = 50_000_000;
+
 /// A place that the monitor asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Goal {
     /// Instructions retired.
     pub icount: u64,
+    /// Events of the log at this icount that are to be applied, too: the number of all up to there.
+    pub events: u64,
     /// The request, to be acknowledged on arrival.
     pub ticket: u64,
+}
+
+impl Goal {
+    fn place(&self) -> Place {
+        Place { icount: self.icount, events: self.events }
+    }
 }
 
 /// What a replay is to do beside playing.
@@ -29,6 +40,8 @@ pub struct Seek {
     pub events: u64,
     /// What comes from the broker belongs to a place that was left.
     pub discards: bool,
+    /// Places of which the broker has a snapshot.
+    pub stored: BTreeSet<Place>,
 }
 
 impl Seek {
@@ -39,7 +52,8 @@ impl Seek {
 
     /// The machine is at its goal.
     pub fn has_arrived(&self, machine: &Machine) -> bool {
-        self.goal.is_some_and(|goal| machine.icount() >= goal.icount)
+        let here = (machine.icount(), self.events);
+        self.goal.is_some_and(|goal| here.0 > goal.icount || here >= (goal.icount, goal.events))
     }
 
     /// Whether a snapshot shall be left here.
@@ -61,10 +75,19 @@ impl Seek {
         all.filter(|&icount| icount > now).min().unwrap_or(u64::MAX)
     }
 
-    /// The snapshot from which to go to `icount`: none if the way from here is the shortest.
-    pub fn start_for(&self, machine: &Machine, icount: u64) -> Option<Place> {
-        let here = self.here(machine);
-        let nearest = machine.history()?.before(Place { icount, events: 0 })?;
-        (icount < here.icount || nearest > here).then_some(nearest)
+    /// The snapshot from which to go to a place: none if the way from here is the shortest.
+    pub fn start_for(&self, machine: &Machine, goal: Goal) -> Option<Place> {
+        let (here, place) = (self.here(machine), goal.place());
+        let history = machine.history()?;
+        let nearest = history.before(place).or(history.first())?;
+        (place < here || nearest > here).then_some(nearest)
+    }
+
+    /// The broker's snapshot from which the way is so much shorter that it is worth fetching.
+    pub fn stored_for(&self, machine: &Machine, goal: Goal) -> Option<Place> {
+        let stored = *self.stored.range(..=goal.place()).next_back()?;
+        let (here, known) = (self.here(machine), machine.history()?.before(goal.place()));
+        let nearest = known.into_iter().chain((here <= goal.place()).then_some(here)).max();
+        nearest.is_none_or(|nearest| stored.icount >= nearest.icount.saturating_add(WORTH)).then_some(stored)
     }
 }

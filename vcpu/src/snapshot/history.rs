@@ -60,6 +60,11 @@ impl History {
         self.snapshots.range(..=place).next_back().map(|(place, _)| *place)
     }
 
+    /// The first place that has a snapshot.
+    pub fn first(&self) -> Option<Place> {
+        self.snapshots.keys().next().copied()
+    }
+
     /// Whether there is a snapshot of a place.
     pub fn holds(&self, place: Place) -> bool {
         self.snapshots.contains_key(&place)
