@@ -8,6 +8,7 @@
 pub mod cli;
 pub mod commit;
 pub mod consoles;
+pub mod debugger;
 pub mod demo;
 pub mod demo_guest;
 pub mod disk_images;

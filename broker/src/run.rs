@@ -5,6 +5,7 @@ use crate::cli::CliError;
 use crate::cli::icount::RecordReplay;
 use crate::cli::options::{DeviceExit, Options};
 use crate::cli::subcommand::RecordWords;
+use crate::debugger::{self, Debugger, Place};
 use crate::demo::DemoError;
 use crate::disk_images;
 use crate::host_clock;
@@ -320,6 +321,7 @@ fn plan(
         running: false,
         limits,
         servers,
+        debugger: None,
         captures: Vec::new(),
     })
 }
@@ -384,6 +386,15 @@ fn run(
 ) -> Result<End, RunError> {
     logging::init(&plan.log);
     let _pidfile = options.pidfile.as_deref().map(PidFile::create).transpose()?;
+    let mut place = Place::default();
+    if let Some(device) = &options.gdb {
+        let listener = debugger::listen(device).map_err(CliError)?;
+        plan.debugger = Some(listener.fd);
+        place = listener.place;
+        if let Some(warning) = listener.warning {
+            eprintln!("reprise: {warning}");
+        }
+    }
     let terminal = Terminal::save();
     let signals = Signals::block()?;
     let result = start(&plan, &signals, journal).map(|(tree, journal)| {
@@ -391,6 +402,7 @@ fn run(
         // The disks of a recording have become part of it.
         plan.layers = plan.layers.take().and(journal.recording().map(recording::disks_path));
         plan.captures.clear();
+        plan.debugger = None;
         plan.running = true;
         let setup = snapshot_setup(&plan, options, journal.as_ref())?;
         let disks = Disks::of(&plan, setup.places.own.root());
@@ -401,7 +413,8 @@ fn run(
             .map(|link| MonitorPort::new(link.socket, &link.stream.chardev, link.stream.device.is_some()));
         let monitors = monitors.collect();
         let doorbell = Arc::new(doorbell);
-        let mut core = Core::new(lane, journal, facts, start_paused);
+        let debugger = Debugger::new(control.try_clone().ok(), place);
+        let mut core = Core::new(lane, journal, facts, start_paused).with_debugger(debugger);
         core.desk.places = Some(setup.places.clone());
         let keeper = Keeper::new(setup, disks, Arc::clone(&doorbell));
         let swapper = Swapper::new(plan, control, pids, foreign);

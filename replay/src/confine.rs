@@ -69,14 +69,13 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_io_uring_setup,
 ];
 
-/// System calls that a vCPU process does not need besides: its peers are connected before it confines itself.
+/// System calls that a vCPU process does not need besides: its peers are connected before it confines itself. Debuggers come
+/// later; it accepts them on a socket that it was given.
 const REFUSED_IN_VCPU: &[libc::c_long] = &[
     libc::SYS_socket,
     libc::SYS_connect,
     libc::SYS_bind,
     libc::SYS_listen,
-    libc::SYS_accept,
-    libc::SYS_accept4,
     libc::SYS_fork,
     libc::SYS_vfork,
     libc::SYS_unlink,

@@ -179,3 +179,17 @@ pub enum ShutdownCause {
     /// Something of the host failed: a child died, the disk is full.
     HostError,
 }
+
+impl ShutdownCause {
+    /// Whether it comes from outside: the guest does nothing to bring it about.
+    pub fn is_from_host(self) -> bool {
+        match self {
+            ShutdownCause::HostQuit | ShutdownCause::HostSignal { .. } | ShutdownCause::HostError => true,
+            ShutdownCause::GuestShutdown
+            | ShutdownCause::GuestReset
+            | ShutdownCause::GuestPanic
+            | ShutdownCause::TripleFault
+            | ShutdownCause::DebugExit { .. } => false,
+        }
+    }
+}

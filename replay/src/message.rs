@@ -28,8 +28,49 @@ pub enum Inbound {
         /// What to do.
         control: Control,
     },
+    /// To the debugger that is attached to the vCPU process.
+    Debugger(ToDebugger),
     /// Replay: what follows is the log from where [`Outbound::Rewind`] asked for.
     Rewound,
+}
+
+/// What an attached debugger is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToDebugger {
+    /// What the monitor says to its [`FromDebugger::Command`].
+    Answer {
+        /// The command's number.
+        number: u64,
+        /// The text, its lines ended by LF.
+        text: String,
+    },
+    /// [`FromDebugger::Continue`] was refused.
+    Refused {
+        /// One line.
+        why: String,
+    },
+}
+
+/// What an attached debugger asks of the broker, or does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromDebugger {
+    /// It is there.
+    Attached,
+    /// It has gone.
+    Detached,
+    /// It lets the machine run that stood still for it alone.
+    Resumed,
+    /// It wants the machine to run, which stands still for another reason.
+    Continue,
+    /// A command for the monitor.
+    Command {
+        /// Comes back with the answer.
+        number: u64,
+        /// The line.
+        line: String,
+    },
+    /// It ends the run.
+    Quit,
 }
 
 /// How a log ends.
@@ -81,6 +122,11 @@ pub enum Control {
     Reconnect {
         /// The device.
         device: DeviceIndex,
+    },
+    /// Debuggers are expected on another socket from now on, or on none. An attached one is left.
+    Debugger {
+        /// The listening socket is the next message on the control socket.
+        listens: bool,
     },
     /// Replay: go to this place, back or forward, and pause there. Acknowledged on arrival.
     Seek {
@@ -166,6 +212,8 @@ pub enum Outbound {
         /// One line.
         text: String,
     },
+    /// What the attached debugger asks or does.
+    Debugger(FromDebugger),
     /// Replay: the machine went to another place; send the log again from behind this many events, after
     /// [`Inbound::Rewound`].
     Rewind {
@@ -208,8 +256,10 @@ pub enum Outbound {
 /// Why a machine stands still.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PauseReason {
-    /// The monitor or a debugger asked for it, or `-S` was given.
+    /// The monitor asked for it, or `-S` was given.
     Stopped,
+    /// A debugger asked for it; it may let the machine run on by itself.
+    Debugger,
     /// A replay has arrived where it was to go, or to stop.
     Place,
     /// The replay has reached the end of the log.

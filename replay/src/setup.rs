@@ -29,6 +29,9 @@ pub struct VcpuSetup {
     /// one message for each [`crate::message::Control::Reconnect`], the connected vhost-user socket, then the call
     /// eventfds by queue.
     pub control_fd: i32,
+    /// Listening socket for debuggers.
+    #[serde(default)]
+    pub debugger_fd: Option<i32>,
     /// Packet captures: the function's number in `machine.functions`, and a file that gets a pcap stream.
     pub captures: Vec<(u16, i32)>,
     /// One entry for each of `machine.devices`.

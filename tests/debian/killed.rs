@@ -2,7 +2,7 @@
 
 use crate::images::{self, check_layer, sha256_of};
 use crate::lab::Lab;
-use crate::process::assert_gone;
+use crate::process::{Child, assert_gone};
 use crate::{BOOT_PATIENCE, guests, start_io};
 use nix::sys::signal::Signal;
 use std::hash::{BuildHasher, RandomState};
@@ -18,15 +18,36 @@ fn rounds() -> u64 {
         .map_or(5, |count| count.parse().expect("REPRISE_TEST_KILLS is a number"))
 }
 
-/// Records a guest that writes for ever until the disk's process is killed, some milliseconds after it began.
-fn kill_and_replay(guests: &Path, moment_ms: u64) {
-    let what = format!("killed {moment_ms} ms after the first write");
+/// What of a run a kill comes after.
+#[derive(Clone, Copy, Debug)]
+enum After {
+    /// The machine runs: its first events are in the log.
+    TheStart,
+    /// The guest begins to write.
+    TheBoot,
+}
+
+/// Bytes of a log that has its first digests.
+const LOG_BEGUN: u64 = 300;
+
+fn wait_for(after: After, lab: &Lab, child: &mut Child) {
+    match after {
+        After::TheStart => child.until("a log that grows", BOOT_PATIENCE, |_| {
+            std::fs::metadata(lab.path("rec/events.log")).is_ok_and(|log| log.len() > LOG_BEGUN)
+        }),
+        After::TheBoot => child.until_text("churning", BOOT_PATIENCE),
+    }
+}
+
+/// Records a guest that writes for ever until the disk's process is killed, some milliseconds after something.
+fn kill_and_replay(guests: &Path, after: After, moment_ms: u64) {
+    let what = format!("killed {moment_ms} ms after {after:?}");
     let lab = Lab::new();
     images::make_base(&lab);
     let base = sha256_of(&lab.path("base.qcow2"));
     let options = ["-drive", "file=base.qcow2,if=virtio"];
     let mut child = start_io(&lab, guests, "job=churn", &options);
-    child.until_text("churning", BOOT_PATIENCE);
+    wait_for(after, &lab, &mut child);
     std::thread::sleep(Duration::from_millis(moment_ms));
     let seen = child.out();
     std::thread::sleep(LOSS_MAX);
@@ -53,7 +74,13 @@ fn kill_and_replay(guests: &Path, moment_ms: u64) {
 #[test]
 fn the_disk_at_random_moments() {
     let Some(guests) = guests() else { return };
-    for _ in 0..rounds() {
-        kill_and_replay(&guests, RandomState::new().hash_one(0) % 3000);
+    for round in 0..rounds() {
+        let number = RandomState::new().hash_one(round);
+        // Every fifth finds the kernel or the driver at work, or the first requests.
+        if round % 5 == 4 {
+            kill_and_replay(&guests, After::TheStart, number % 9000);
+        } else {
+            kill_and_replay(&guests, After::TheBoot, number % 3000);
+        }
     }
 }

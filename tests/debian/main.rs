@@ -7,6 +7,8 @@
 #![allow(dead_code, reason = "the harness is shared with other test programs, which use more of it")]
 
 mod chardevs;
+#[path = "../program/debian.rs"]
+mod debian;
 mod disks;
 #[path = "../program/http.rs"]
 mod http;
@@ -14,43 +16,21 @@ mod images;
 mod killed;
 #[path = "../program/lab.rs"]
 mod lab;
+#[path = "../program/monitor_client.rs"]
+mod monitor_client;
 mod networks;
 #[path = "../program/process.rs"]
 mod process;
+mod snapshots;
 
+use debian::{CLOUD, GENERIC, INITRD, IO_INITRD, guests};
 use lab::Lab;
 use process::{Child, Done};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 /// After this a boot counts as hung: it takes a quarter of a minute on an idle CPU.
 const BOOT_PATIENCE: Duration = Duration::from_secs(180);
-
-const CLOUD: &str = "vmlinuz-cloud";
-const GENERIC: &str = "vmlinuz-generic";
-const INITRD: &str = "initrd.gz";
-/// With the cloud kernel's drivers of virtio devices and the jobs that use them.
-const IO_INITRD: &str = "initrd-io.gz";
-
-/// Where the guests are; `None` if the user does not want these tests.
-fn guests() -> Option<PathBuf> {
-    if std::env::var("REPRISE_NO_GUESTS").is_ok_and(|value| value == "1") {
-        println!("REPRISE_NO_GUESTS=1: no Debian kernel is booted");
-        return None;
-    }
-    let top = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let given = std::env::var_os("REPRISE_GUESTS").map(PathBuf::from);
-    let directory = given.unwrap_or_else(|| top.join("target/guests"));
-    for name in [CLOUD, GENERIC, INITRD, IO_INITRD, "recipe"] {
-        let path = directory.join(name);
-        assert!(
-            path.is_file(),
-            "{} is missing: run tests/guests/fetch.sh, or set REPRISE_NO_GUESTS=1 to go without",
-            path.display()
-        );
-    }
-    Some(directory.canonicalize().unwrap())
-}
 
 /// Starts to record a kernel with a job of its init, to `rec`.
 fn start(lab: &Lab, guests: &Path, kernel: &str, append: &str) -> Child {

@@ -11,6 +11,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 dir=${REPRISE_GUESTS:-$here/../../target/guests}
 recipe=$(cat "$here/fetch.sh" "$here/init" "$here/jobs" | sha256sum | cut -c1-16)
 if [ "$(cat "$dir/recipe" 2>/dev/null)" = "$recipe" ]; then
+    touch "$dir/recipe"
     echo "guests are in $dir"
     exit 0
 fi

@@ -288,7 +288,7 @@ impl Guest {
             let deadline = self.core.chipset.next_deadline();
             let timer = deadline.map_or(u64::MAX, |deadline| self.core.clock.icount_at(deadline));
             match self.engine.run(&mut self.core, limit.min(timer)) {
-                Stop::Limit | Stop::Service => {}
+                Stop::Limit | Stop::Service | Stop::Probe => {}
                 Stop::Halted => match deadline_to_wait_for(&self.core) {
                     Some(deadline) => self.core.clock.skip_to(self.core.cpu.icount, deadline),
                     None => return Stop::Halted,

@@ -61,7 +61,6 @@ fn options() {
         ("-kernel k -cpu x86-64-v3,+nosuch", &["-cpu", "nosuch"]),
         ("-kernel k -netdev bridge,id=n", &["-netdev", "not supported"]),
         ("-kernel k -smp 2", &["-smp", "one CPU"]),
-        ("-kernel k -gdb tcp::1234", &["-gdb", "not supported"]),
         ("-kernel k -m 0", &["-m"]),
         ("-kernel k -m 65G", &["-m", "64 GiB"]),
         ("-kernel k -m 1", &["RAM"]),

@@ -183,6 +183,19 @@ pub fn ticker() -> Vec<u8> {
     multiboot(&code.concat())
 }
 
+/// Counts in memory for ever: at 0x100060 inc [0x200000], at 66 nop, at 67 reads 0x200004, at 6c writes a byte to 0x200009, at 73
+/// jumps back.
+pub fn counter() -> Vec<u8> {
+    let code = [
+        &[0xff, 0x05, 0, 0, 0x20, 0][..],   // again: inc dword [0x200000]
+        &[0x90],                            // nop
+        &[0xa1, 0x04, 0, 0x20, 0],          // mov eax, [0x200004]
+        &[0xc6, 0x05, 0x09, 0, 0x20, 0, 1], // mov byte [0x200009], 1
+        &[0xeb, 0xeb],                      // jmp again
+    ];
+    multiboot(&code.concat())
+}
+
 /// Prints a letter whenever the seconds of the RTC change, three times, and ends.
 pub fn seconds() -> Vec<u8> {
     let code = [

@@ -8,6 +8,7 @@
 
 mod bad_input;
 mod damage;
+mod debugger;
 mod endings;
 mod guests;
 mod input;
@@ -23,3 +24,5 @@ mod process;
 mod progress;
 mod replaying;
 mod seeking;
+mod snapshots;
+mod stub;

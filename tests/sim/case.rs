@@ -67,6 +67,7 @@ fn setup(description: &Description, mode: Mode, digest_interval: u64, start_paus
         lane_fd: -1,
         doorbell_fd: -1,
         control_fd: -1,
+        debugger_fd: None,
         captures: vec![],
         devices: vec![],
         awaits_state: false,

@@ -54,13 +54,13 @@ impl Line {
 }
 
 impl BackEnd for Line {
-    fn transmit(&mut self, bytes: &[u8]) -> Result<(), WindowError> {
+    fn transmit(&mut self, bytes: &[u8]) -> Result<usize, WindowError> {
         let mut state = self.0.borrow_mut();
         if state.dies_after.is_some_and(|count| state.output.len() >= count) {
             return Err(WindowError::Gone { device: "serial".to_owned() });
         }
         state.output.extend_from_slice(bytes);
-        Ok(())
+        Ok(bytes.len())
     }
 
     fn receive(&mut self) -> Result<Vec<UsedEntry>, WindowError> {

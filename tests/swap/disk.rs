@@ -1,8 +1,10 @@
 //! The guest that uses a disk, and what it says.
 
+pub use crate::debian::guests;
+use crate::debian::{CLOUD, IO_INITRD};
 use crate::lab::Lab;
 use crate::process::{Child, Done};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -12,27 +14,6 @@ pub const PATIENCE: Duration = Duration::from_secs(180);
 const WRITTEN_AT: usize = 16 << 16;
 const WRITTEN: usize = 256 << 16;
 const IMAGE_BYTES: u64 = 64 << 20;
-
-/// Kernel and initrd; `None` if the user does not want these tests.
-pub fn guests() -> Option<PathBuf> {
-    if std::env::var("REPRISE_NO_GUESTS").is_ok_and(|value| value == "1") {
-        println!("REPRISE_NO_GUESTS=1: no Debian kernel is booted");
-        return None;
-    }
-    let Some(directory) = std::env::var_os("REPRISE_IO_GUESTS").map(PathBuf::from) else {
-        println!("REPRISE_IO_GUESTS does not name a directory with vmlinuz and initrd.gz: not run");
-        return None;
-    };
-    for name in ["vmlinuz", "initrd.gz"] {
-        let path = directory.join(name);
-        assert!(
-            path.is_file(),
-            "{} is missing: set REPRISE_IO_GUESTS to where the guest is, or REPRISE_NO_GUESTS=1 to go without",
-            path.display()
-        );
-    }
-    Some(directory)
-}
 
 /// Makes an empty raw image.
 pub fn make_raw(lab: &Lab, name: &str) {
@@ -49,7 +30,7 @@ pub fn make_qcow2(lab: &Lab, name: &str) {
 
 /// Starts the guest with a job and more options.
 pub fn start(lab: &Lab, guests: &Path, job: &str, more: &str) -> Child {
-    let (kernel, initrd) = (guests.join("vmlinuz"), guests.join("initrd.gz"));
+    let (kernel, initrd) = (guests.join(CLOUD), guests.join(IO_INITRD));
     let append = format!("console=ttyS0 quiet panic=-1 job={job}");
     let mut words = vec!["-kernel", kernel.to_str().unwrap(), "-initrd", initrd.to_str().unwrap()];
     words.extend(["-append", &append, "-m", "256", "-display", "none", "-no-reboot", "-serial", "stdio"]);

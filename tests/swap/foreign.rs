@@ -15,7 +15,7 @@ fn a_hang_up_ends_the_run_and_keeps_the_recording() {
     let lab = Lab::new();
     make_raw(&lab, "d.raw");
     let daemon = StorageDaemon::start(&lab, "d.raw");
-    let mut child = start(&lab, &guests, "disk", &format!("{FOREIGN} {RECORD}"));
+    let mut child = start(&lab, &guests, "sectors", &format!("{FOREIGN} {RECORD}"));
     child.until_text("written", PATIENCE);
     drop(daemon);
     let done = child.end(PATIENCE).with_status(1);
@@ -33,7 +33,7 @@ fn a_machine_waits_for_a_back_end_to_come_back() {
     make_raw(&lab, "d.raw");
     let daemon = StorageDaemon::start(&lab, "d.raw");
     let more = format!("{FOREIGN} {RECORD} -action device-exit=pause -monitor unix:m,server=on,wait=off");
-    let mut child = start(&lab, &guests, "disk", &more);
+    let mut child = start(&lab, &guests, "sectors", &more);
     let mut monitor = Monitor::connect(&lab.path("m"));
     child.until_text("GUEST-UP", PATIENCE);
     std::thread::sleep(Duration::from_millis(300));

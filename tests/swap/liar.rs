@@ -64,7 +64,7 @@ fn refused(lie: Lie, line: &str) {
     let listener = UnixListener::bind(lab.path("S")).unwrap();
     let liar = std::thread::spawn(move || serve::serve(listener, Liar(lie), "liar", &Stop::default()));
     let more = "-chardev socket,id=c,path=S -device vhost-user-blk-pci,chardev=c -icount shift=auto,rr=record,rrfile=rec";
-    let done = start(&lab, &guests, "boot", more).end(PATIENCE).with_status(1);
+    let done = start(&lab, &guests, "nothing", more).end(PATIENCE).with_status(1);
     assert!(done.err.contains(line), "{}", done.err);
     liar.join().unwrap().unwrap();
     lab.start("replay rec").end(PATIENCE).well().same_output(&done);

@@ -40,7 +40,7 @@ fn a_killed_disk_goes_on_where_it_was() {
     make_qcow2(&lab, "d.qcow2");
     let more = "-drive file=d.qcow2,if=none,id=d -device virtio-blk-pci,drive=d -action device-exit=pause \
                 -monitor unix:m,server=on,wait=off -icount shift=auto,rr=record,rrfile=rec";
-    let mut child = start(&lab, &guests, "disk+disk", more);
+    let mut child = start(&lab, &guests, "sectors_twice", more);
     let mut monitor = Monitor::connect(&lab.path("m"));
     child.until_text("GUEST-UP", PATIENCE);
     let mut killed = 0;
@@ -77,7 +77,7 @@ fn a_disk_in_use_is_started_again() {
     make_qcow2(&lab, "d.qcow2");
     let more = "-drive file=d.qcow2,if=none,id=d -device virtio-blk-pci,drive=d \
                 -monitor unix:m,server=on,wait=off -icount shift=auto,rr=record,rrfile=rec";
-    let mut child = start(&lab, &guests, "disk", more);
+    let mut child = start(&lab, &guests, "sectors", more);
     let mut monitor = Monitor::connect(&lab.path("m"));
     child.until_text("GUEST-UP", PATIENCE);
     for _ in 0..10 {

@@ -75,6 +75,17 @@ impl Rig {
         bytes
     }
 
+    /// Hands everything over, as soon as there is room.
+    fn transmit(&mut self, bytes: &[u8]) {
+        let deadline = Instant::now() + SECONDS;
+        let mut taken = 0;
+        while taken < bytes.len() {
+            assert!(Instant::now() < deadline, "only {taken} of {} bytes were taken", bytes.len());
+            taken += self.console.transmit(&bytes[taken..]).unwrap();
+            thread::sleep(Duration::from_micros(50));
+        }
+    }
+
     /// Hangs up and waits for the back-end's end.
     fn end(self) {
         drop(self.console);
@@ -97,11 +108,11 @@ fn output_reaches_a_file_and_its_log() {
     let mut rig = start("to-file", &chardev);
     let bytes = pattern(3_000_001);
     for part in bytes.chunks(77_777) {
-        rig.console.transmit(part).unwrap();
+        rig.transmit(part);
     }
     assert!(rig.console.drain(SECONDS).unwrap());
     assert!(std::fs::read(&path).unwrap() == bytes, "after drain everything is in the file");
-    rig.console.transmit(b"last words").unwrap();
+    rig.transmit(b"last words");
     rig.end();
     let written = std::fs::read(&path).unwrap();
     assert!(written.ends_with(b"last words"), "what was handed over before the hang-up is still written");
@@ -126,7 +137,7 @@ fn a_slow_host_stops_output_and_loses_nothing() {
         client.read_exact(&mut read).unwrap();
         assert!(read == expected);
     });
-    rig.console.transmit(&bytes).unwrap();
+    rig.transmit(&bytes);
     assert!(rig.console.drain(SECONDS).unwrap());
     reader.join().unwrap();
     rig.end();
@@ -152,14 +163,14 @@ fn clients_come_and_go() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("socket");
     let mut rig = start("clients", &format!("socket,path={},server=on,wait=off", path.display()));
-    rig.console.transmit(b"nobody reads this").unwrap();
+    rig.transmit(b"nobody reads this");
     assert!(rig.console.drain(SECONDS).unwrap(), "output without a client is dropped");
     rig.console.start_receiving().unwrap();
     for round in 0..3u8 {
         let mut client = UnixStream::connect(&path).unwrap();
         client.write_all(&[round; 3]).unwrap();
         assert_eq!(rig.receive(3), [round; 3]);
-        rig.console.transmit(&[round; 2]).unwrap();
+        rig.transmit(&[round; 2]);
         let mut answer = [0; 2];
         client.read_exact(&mut answer).unwrap();
         assert_eq!(answer, [round; 2]);
@@ -174,12 +185,12 @@ fn a_pty_can_be_opened_again_and_drops_output_in_between() {
     let mut rig = start_on("pty0", Box::new(pty), None);
     rig.console.start_receiving().unwrap();
     for round in 0..2u8 {
-        rig.console.transmit(b"nobody reads this").unwrap();
+        rig.transmit(b"nobody reads this");
         assert!(rig.console.drain(SECONDS).unwrap());
         let mut user = std::fs::File::options().read(true).write(true).open(&path).unwrap();
         user.write_all(&[b'a', round, 3, b'\n']).unwrap();
         assert_eq!(rig.receive(4), [b'a', round, 3, b'\n']);
-        rig.console.transmit(b"x\ny").unwrap();
+        rig.transmit(b"x\ny");
         let mut answer = [0; 3];
         user.read_exact(&mut answer).unwrap();
         assert_eq!(&answer, b"x\ny", "raw both ways");
@@ -193,7 +204,7 @@ fn cost_of_small_writes() {
     let mut rig = start("cost", "null");
     let start = Instant::now();
     for _ in 0..100_000 {
-        rig.console.transmit(&[b'x'; 64]).unwrap();
+        rig.transmit(&[b'x'; 64]);
     }
     println!("{} ns a transmit", start.elapsed().as_nanos() / 100_000);
     assert!(rig.console.drain(SECONDS).unwrap());
@@ -211,7 +222,7 @@ fn telnet_is_taken_out_and_break_is_an_empty_buffer() {
     rig.console.start_receiving().unwrap();
     client.write_all(b"a\xff\xfd\x01\xff\xffb").unwrap();
     assert_eq!(rig.receive(3), b"a\xffb");
-    rig.console.transmit(b"x\xffy").unwrap();
+    rig.transmit(b"x\xffy");
     let mut answer = [0; 4];
     client.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"x\xff\xffy");

@@ -54,6 +54,7 @@ fn setup(arguments: &[String], ram_mib: u64) -> VcpuSetup {
         lane_fd: -1,
         doorbell_fd: -1,
         control_fd: -1,
+        debugger_fd: None,
         captures: vec![],
         devices: vec![],
         awaits_state: false,
@@ -71,7 +72,7 @@ fn run(machine: &mut Machine, limit: u64) -> String {
         }
         let next = (machine.icount() + 100_000).min(limit);
         match machine.run(next) {
-            Stop::Limit | Stop::Service => {}
+            Stop::Limit | Stop::Service | Stop::Probe => {}
             Stop::Halted => {
                 let Some(deadline) = machine.core.chipset.next_deadline() else {
                     return "halted for ever".into();

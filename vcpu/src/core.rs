@@ -34,10 +34,12 @@ pub struct Core {
     pub clock: crate::run::vtime::VirtualClock,
     /// Fast-path masks of memory accesses; `refresh_access` keeps them.
     pub fast: FastMasks,
-    /// A data breakpoint is armed: every access takes the slow path (`refresh_access` sees to it).
+    /// A data breakpoint or a debugger's watchpoint is armed: every access takes the slow path (`refresh_access` sees to it).
     pub watched: bool,
     /// The current op has set `cpu.rip` although its row does not say so (a taken Jcc).
     pub jumped: bool,
+    /// What a debugger waits for. Not machine state.
+    pub probe: crate::probe::Probe,
     /// Random numbers of RDRAND and RDSEED.
     pub entropy: crate::system::entropy::Entropy,
     /// RFLAGS.TF when the current instruction began; #DB follows it (system/debug.rs).

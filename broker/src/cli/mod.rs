@@ -8,6 +8,7 @@ pub mod block;
 pub mod chardev;
 pub mod device;
 pub mod drive;
+pub mod gdb;
 pub mod icount;
 pub mod id;
 pub mod keyval;

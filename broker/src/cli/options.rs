@@ -6,6 +6,7 @@ use super::block::Node;
 use super::chardev::{Chardev, Target};
 use super::device::DeviceOption;
 use super::drive::Place;
+use super::gdb::GdbDevice;
 use super::icount::IcountOption;
 use super::net::{NetOption, Netdev};
 use super::object::Object;
@@ -64,6 +65,8 @@ pub struct Options {
     pub panic_action: Option<PanicAction>,
     /// `-S`.
     pub start_paused: bool,
+    /// `-gdb` and `-s`: where a debugger is expected.
+    pub gdb: Option<GdbDevice>,
     /// `-no-reboot`.
     pub no_reboot: bool,
     /// `-no-shutdown`.

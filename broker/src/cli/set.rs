@@ -186,6 +186,11 @@ pub(super) fn mon(options: &mut Options, value: &str) -> Result<(), String> {
     Ok(())
 }
 
+pub(super) fn gdb(options: &mut Options, value: &str) -> Result<(), String> {
+    options.gdb = super::gdb::parse(value)?;
+    Ok(())
+}
+
 pub(super) fn debugcon(options: &mut Options, value: &str) -> Result<(), String> {
     let target = chardev::parse_target(value, "debugcon")?;
     if options.debug_console.replace(DebugConsole { port: 0xe9, target }).is_some() {

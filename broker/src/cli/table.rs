@@ -75,7 +75,9 @@ pub const ROWS: &[Row] = &[
     row(&["nographic"], "", "serial port and monitor share the terminal (Ctrl-a h)", |o, _| on(&mut o.nographic)),
     row(&["nodefaults"], "", "no serial port and monitor that were not asked for", |o, _| on(&mut o.nodefaults)),
     row(&["no-user-config"], "", "accepted: there are no configuration files", |_, _| Ok(())),
-    row(&["S"], "", "do not start before the monitor says cont", |o, _| on(&mut o.start_paused)),
+    row(&["S"], "", "do not start before the monitor or gdb says so", |o, _| on(&mut o.start_paused)),
+    row(&["gdb"], "DEV", "expect gdb on tcp:[HOST]:PORT, unix:PATH or none", set::gdb),
+    row(&["s"], "", "as -gdb tcp::1234", |o, _| set::gdb(o, super::gdb::DEFAULT)),
     row(&["no-reboot"], "", "a reset of the guest ends the run", |o, _| on(&mut o.no_reboot)),
     row(&["no-shutdown"], "", "a power-off of the guest pauses the run", |o, _| on(&mut o.no_shutdown)),
     row(&["action"], "[panic=none|pause|shutdown|exit-failure][,reboot=reset|shutdown][,shutdown=poweroff|pause][,device-exit=shutdown|pause]",
@@ -220,7 +222,10 @@ mod tests {
     fn what_is_not_supported_is_named() {
         for (words, message) in [
             (&["-fda", "x"][..], "-fda: not supported yet"),
-            (&["-s"], "-s: not supported yet"),
+            (
+                &["-gdb", "stdio"],
+                "-gdb stdio: 'stdio' is not supported for gdb; use tcp:[HOST]:PORT, unix:PATH or none",
+            ),
             (&["-qmp", "unix:q"], "-qmp: not supported yet"),
             (&["-qmp", "x"], "-qmp: not supported yet"),
             (&["--nonsense"], "-nonsense: invalid option (-help lists the options)"),

@@ -4,6 +4,7 @@ use super::args::Args;
 use super::host::{Host, RunStatus, Ticket};
 use super::keys;
 use super::table::{COMMANDS, INFO, Row, find, help_line};
+use crate::cli::gdb;
 use replay::event::Input;
 use replay::message::Offer;
 use replay::setup::Mode;
@@ -115,6 +116,25 @@ pub(super) fn cont(context: &mut Context<'_>, _: &Args) {
     }
 }
 
+pub(super) fn gdbserver(context: &mut Context<'_>, args: &Args) {
+    let text = args.text("device").filter(|text| !text.is_empty()).unwrap_or(gdb::DEFAULT).to_owned();
+    let device = match gdb::parse(&text) {
+        Ok(device) => device,
+        Err(why) => return context.error(&why),
+    };
+    let answer = match device {
+        Some(_) => format!("Waiting for gdb connection on device '{text}'"),
+        None => "Disabled gdbserver".to_owned(),
+    };
+    match context.host.gdb_server(device) {
+        Ok(ticket) => {
+            context.wait = ticket;
+            context.line(&answer);
+        }
+        Err(why) => context.error(&why),
+    }
+}
+
 pub(super) fn quit(context: &mut Context<'_>, _: &Args) {
     context.host.quit();
     context.ended = true;
@@ -208,6 +228,7 @@ pub(super) fn info_status(context: &mut Context<'_>, _: &Args) {
     context.line(match context.host.run_status() {
         RunStatus::Running => "VM status: running",
         RunStatus::Paused => "VM status: paused",
+        RunStatus::Debug => "VM status: paused (debug)",
         RunStatus::Prelaunch => "VM status: paused (prelaunch)",
         RunStatus::Shutdown => "VM status: paused (shutdown)",
         RunStatus::Panicked => "VM status: paused (guest-panicked)",

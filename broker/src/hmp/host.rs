@@ -1,6 +1,7 @@
 //! What a monitor may ask of the run it watches.
 
 use crate::cli::chardev::Chardev;
+use crate::cli::gdb::GdbDevice;
 use crate::snapshots::desk::Request;
 use replay::machine::Machine;
 use replay::message::Offer;
@@ -16,6 +17,8 @@ pub enum RunStatus {
     Prelaunch,
     /// `stop`, or the end of a replay.
     Paused,
+    /// A debugger stopped it.
+    Debug,
     /// The guest powered off under `-no-shutdown`.
     Shutdown,
     /// The guest panicked and `-action panic=` wants it to stand still.
@@ -82,6 +85,8 @@ pub trait Host {
     fn change_chardev(&mut self, chardev: Chardev) -> Result<Option<Ticket>, String>;
     /// Why a request failed that is done.
     fn take_failure(&mut self, ticket: Ticket) -> Option<String>;
+    /// Expects debuggers on another device, or on none.
+    fn gdb_server(&mut self, device: Option<GdbDevice>) -> Result<Option<Ticket>, String>;
     /// Gives the guest an input. A replay takes none.
     fn offer(&mut self, offer: Offer) -> Result<(), String>;
     /// Releases keys (by scan code, in this order) after a while of host time.

@@ -172,6 +172,7 @@ pub(crate) mod tests {
     use super::super::host::{ReplayStatus, RunStatus};
     use super::*;
     use crate::cli::chardev::Chardev;
+    use crate::cli::gdb::GdbDevice;
     use crate::snapshots::desk::Request;
     use replay::event::Input;
     use replay::machine::Machine;
@@ -256,6 +257,10 @@ pub(crate) mod tests {
             self.swaps.push(chardev.spec());
             Ok(None)
         }
+        fn gdb_server(&mut self, device: Option<GdbDevice>) -> Result<Option<Ticket>, String> {
+            self.swaps.extend(device.map(|device| device.to_string()));
+            Ok(None)
+        }
         fn take_failure(&mut self, _: Ticket) -> Option<String> {
             self.failure.take()
         }
@@ -321,6 +326,13 @@ pub(crate) mod tests {
             ("info chardev", "serial0: filename=stdio\n"),
             ("loadvm nosuch", "Error: Snapshot 'nosuch' does not exist in one or more devices\n"),
             ("delvm nosuch", ""),
+            ("gdbserver", "Waiting for gdb connection on device 'tcp::1234'\n"),
+            ("gdbserver tcp::0", "Waiting for gdb connection on device 'tcp::0'\n"),
+            ("gdbserver none", "Disabled gdbserver\n"),
+            (
+                "gdbserver stdio",
+                "Error: 'stdio' is not supported for gdb; use tcp:[HOST]:PORT, unix:PATH or none\n",
+            ),
             ("sendkey nosuch", "invalid parameter: nosuch\n"),
             ("stop", ""),
             ("info status", "VM status: paused\n"),

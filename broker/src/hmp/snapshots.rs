@@ -76,7 +76,7 @@ pub(super) fn info_snapshots(context: &mut Context<'_>, _: &Args) {
     let mut rows = String::new();
     // The start of a recording without a snapshot is made anew from the manifest, so it takes no room.
     if let Some((tag, unix_s)) = start.filter(|(tag, _)| !infos.iter().any(|info| info.tag == *tag)) {
-        rows.push_str(&row(&tag, "0 B", &date_text(unix_s), "00:00:00.000", "0"));
+        rows.push_str(&row(&tag, "0 KiB", &date_text(unix_s), "00:00:00.000", "0"));
     }
     for info in &infos {
         let (size, date) = (size_text(info.vm_bytes), date_text(info.created_unix_s));

@@ -41,6 +41,8 @@ pub const COMMANDS: &[Row] = &[
     row(&["delvm"], &[needs("name", Rest)], "tag", "delete a VM snapshot from its tag", snapshots::delvm),
     row(&["device_restart"], &[needs("id", Text)], "id",
         "start the back-end of a device again; requests without an answer are submitted once more", hardware::device_restart),
+    row(&["gdbserver"], &[may("device", Rest)], "[device]",
+        "start gdbserver on given device (default 'tcp::1234'), stop with 'none'", run::gdbserver),
     row(&["help", "?"], &[may("name", Rest)], "[cmd]", "show the help", run::help),
     row(&["info"], &[may("item", Rest)], "[subcommand]", "show various information about the system state", run::info),
     row(&["loadvm"], &[needs("name", Rest)], "tag", "restore a VM snapshot from its tag", snapshots::loadvm),

@@ -7,6 +7,7 @@ use replay::machine::Machine;
 use replay::setup::Mode;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 /// Where a disk's bytes are now: not in the image of its machine.
@@ -49,6 +50,8 @@ pub struct Plan {
     pub limits: BTreeMap<u16, RateLimit>,
     /// Devices whose vhost-user back-end connects to us.
     pub servers: BTreeSet<u16>,
+    /// Listening socket for debuggers; the vCPU process has it once it has started.
+    pub debugger: Option<OwnedFd>,
     /// Packet captures: number of a function, and where its traffic goes.
     pub captures: Vec<(u16, File)>,
 }

@@ -213,6 +213,7 @@ impl Tree {
             lane_fd: self.lane_file.as_raw_fd(),
             doorbell_fd: self.doorbell.as_fd().as_raw_fd(),
             control_fd: self.control_theirs.as_raw_fd(),
+            debugger_fd: plan.debugger.as_ref().map(AsRawFd::as_raw_fd),
             captures: captures.map(|(function, file)| (*function, file.as_raw_fd())).collect(),
             devices,
             awaits_state: plan.awaits_state,
@@ -222,6 +223,7 @@ impl Tree {
         let setup_file = setup_memory(&setup)?;
         let mut keep = vec![self.lane_file.as_fd(), self.doorbell.as_fd(), setup_file.as_fd()];
         keep.push(self.control_theirs.as_fd());
+        keep.extend(plan.debugger.as_ref().map(AsFd::as_fd));
         keep.extend(sockets.iter().flatten().map(AsFd::as_fd));
         keep.extend(calls.iter().map(|call| call.fd.as_fd()));
         keep.extend(plan.captures.iter().map(|(_, file)| file.as_fd()));

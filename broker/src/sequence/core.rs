@@ -1,8 +1,12 @@
 //! The machine's side of a run: lane, journal, state; what monitors act on.
 
+mod swaps;
+
 use super::ending::{Divergence, End};
 use super::swap;
 use crate::cli::chardev::Chardev;
+use crate::cli::gdb::GdbDevice;
+use crate::debugger::{self, Debugger};
 use crate::hmp::host::{Host, ReplayStatus, RunStatus, Ticket};
 use crate::journal::{JOURNAL_SEQUENCE, Journal, JournalError};
 use crate::snapshots::desk::{News, Request};
@@ -10,7 +14,7 @@ use crate::snapshots::{Desk, Places};
 use replay::event::{DeviceIndex, Input, ShutdownCause};
 use replay::lane::{BrokerEnd, RunState};
 use replay::machine::Machine;
-use replay::message::{Control, Inbound, Offer, Outbound, PauseReason};
+use replay::message::{Control, FromDebugger, Inbound, Offer, Outbound, PauseReason, ToDebugger};
 use replay::store::Info;
 use replay::time::Icount;
 use std::collections::BTreeSet;
@@ -42,6 +46,8 @@ struct Release {
     scancodes: Vec<u16>,
 }
 
+/// How much of a recording may be lost with the broker, but for the loop's tick. Each flush makes a block of the log, with its header.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(40);
 /// Most combinations of keys held at once.
 const RELEASES_MAX: usize = 64;
 
@@ -50,6 +56,7 @@ pub struct Core {
     lane: BrokerEnd,
     pub(crate) journal: Box<dyn Journal>,
     pub(crate) facts: Facts,
+    debugger: Debugger,
     last_ticket: Ticket,
     pub(crate) done_tickets: Vec<Ticket>,
     pub(crate) status: RunStatus,
@@ -75,6 +82,8 @@ pub struct Core {
     pub(crate) failures: Vec<(Ticket, String)>,
     /// Instructions so far: of the last status or the last event.
     pub(crate) icount: u64,
+    /// When the journal was last made safe.
+    flushed: Instant,
     starting: bool,
     quit_requested: bool,
     asked_to_end: Option<(ShutdownCause, Instant)>,
@@ -89,6 +98,7 @@ impl Core {
             lane,
             journal,
             facts,
+            debugger: Debugger::default(),
             last_ticket: JOURNAL_SEQUENCE,
             done_tickets: Vec::new(),
             status: if start_paused { RunStatus::Prelaunch } else { RunStatus::Running },
@@ -104,12 +114,18 @@ impl Core {
             unanswered_swaps: BTreeSet::new(),
             failures: Vec::new(),
             icount: 0,
+            flushed: Instant::now(),
             starting: true,
             quit_requested: false,
             asked_to_end: None,
             error: None,
             closed: false,
         }
+    }
+
+    /// The same with what is known of debuggers.
+    pub fn with_debugger(self, debugger: Debugger) -> Core {
+        Core { debugger, ..self }
     }
 
     /// Instructions so far.
@@ -131,7 +147,7 @@ impl Core {
         Ok(())
     }
 
-    /// Takes everything the vCPU has said, and makes it safe. Errors are lines for the user.
+    /// Takes everything the vCPU has said, and makes it safe now and then. Errors are lines for the user.
     pub fn receive(&mut self) -> Result<Option<End>, String> {
         let status = self.lane.status().map_err(|error| error.to_string())?;
         self.starting &= status.state == RunState::Starting;
@@ -146,7 +162,8 @@ impl Core {
         } else {
             self.icount = self.icount.max(status.icount.0);
         }
-        if !self.closed {
+        if !self.closed && (end.is_some() || self.flushed.elapsed() >= FLUSH_INTERVAL) {
+            self.flushed = Instant::now();
             self.journal.flush(Icount(self.icount)).map_err(|error| error.to_string())?;
         }
         Ok(end)
@@ -173,6 +190,7 @@ impl Core {
                 return Ok(Some(End::Shutdown(cause)));
             }
             Outbound::Note { text } => eprintln!("reprise: {text}"),
+            Outbound::Debugger(what) => return self.debugger_says(what),
             Outbound::Waiting { device } => self.waiting_for = device,
             Outbound::Saved { sequence } => {
                 let place = self.journal.place();
@@ -197,6 +215,12 @@ impl Core {
         match reason {
             // Who asked knows it: a monitor, or a back-end that is being replaced.
             PauseReason::Stopped => None,
+            PauseReason::Debugger => {
+                if self.status == RunStatus::Running {
+                    self.status = RunStatus::Debug;
+                }
+                None
+            }
             PauseReason::Place => {
                 if self.status == RunStatus::Running {
                     self.status = RunStatus::Paused;
@@ -210,7 +234,7 @@ impl Core {
             }
             PauseReason::EndOfLog => {
                 self.status = RunStatus::Paused;
-                Some(End::Replayed)
+                (!self.debugger.keeps(&End::Replayed)).then_some(End::Replayed)
             }
             PauseReason::Divergence => {
                 self.status = RunStatus::InternalError;
@@ -220,9 +244,58 @@ impl Core {
                     expected: "no difference".to_owned(),
                     found: "a difference it did not name".to_owned(),
                 };
-                Some(End::Diverged(self.divergence.clone().unwrap_or_else(unnamed)))
+                let end = End::Diverged(self.divergence.clone().unwrap_or_else(unnamed));
+                (!self.debugger.keeps(&end)).then_some(end)
             }
         }
+    }
+
+    /// What a debugger does or asks for.
+    fn debugger_says(&mut self, what: FromDebugger) -> Result<Option<End>, String> {
+        match what {
+            FromDebugger::Attached => return Ok(self.debugger.set_attached(true)),
+            FromDebugger::Detached => return Ok(self.debugger.set_attached(false)),
+            FromDebugger::Resumed => {
+                if self.status == RunStatus::Debug {
+                    self.status = RunStatus::Running;
+                }
+            }
+            FromDebugger::Continue => match self.cont() {
+                Ok(Some(_)) => {}
+                // It may have begun to run meanwhile.
+                Ok(None) => self.control(Control::Continue).map(drop)?,
+                Err(why) => self.tell_debugger(ToDebugger::Refused { why })?,
+            },
+            FromDebugger::Command { number, line } => self.debugger.put_line(number, line),
+            FromDebugger::Quit => self.quit_requested = true,
+        }
+        Ok(None)
+    }
+
+    fn tell_debugger(&mut self, message: ToDebugger) -> Result<(), String> {
+        self.lane.send(&Inbound::Debugger(message)).map_err(|error| error.to_string())?;
+        self.lane.raise_attention();
+        Ok(())
+    }
+
+    /// Carries out the monitor's commands that came from a debugger.
+    pub fn attend_debugger(&mut self) -> Result<(), String> {
+        while let Some((number, line)) = self.debugger.next_line() {
+            match debugger::command(&line, self) {
+                (text, None) => self.tell_debugger(ToDebugger::Answer { number, text })?,
+                (text, Some(ticket)) => self.debugger.wait_for(ticket, number, text),
+            }
+        }
+        Ok(())
+    }
+
+    /// A request is done: it may have been a debugger's.
+    pub fn debugger_ticket_done(&mut self, ticket: Ticket) -> Result<(), String> {
+        let Some((number, mut text)) = self.debugger.ticket_done(ticket) else { return Ok(()) };
+        if let Some(why) = self.take_failure(ticket) {
+            text.push_str(&format!("Error: {why}\n"));
+        }
+        self.tell_debugger(ToDebugger::Answer { number, text })
     }
 
     /// Requests of monitors that are done.
@@ -344,76 +417,6 @@ impl Core {
         self.swap_is_over(ticket)
     }
 
-    /// Asks for another back-end. The machine stands still meanwhile, so that it does not meet one that is ending.
-    fn ask_for_swap(&mut self, request: swap::Request) -> Result<Option<Ticket>, String> {
-        let ticket = self.new_ticket();
-        self.unanswered_swaps.insert(ticket);
-        if self.status == RunStatus::Running {
-            let stop = self.new_ticket();
-            self.stopping.push((stop, ticket, request));
-            self.send_control(stop, Control::Stop)?;
-        } else {
-            self.swaps.push((ticket, request));
-        }
-        Ok(Some(ticket))
-    }
-
-    /// What monitors asked for, to begin with.
-    pub fn take_swaps(&mut self) -> Vec<(Ticket, swap::Request)> {
-        std::mem::take(&mut self.swaps)
-    }
-
-    /// Tells the vCPU process of a back-end that is on its way to it, or the monitor why there is none.
-    pub fn swapped(&mut self, outcome: swap::Outcome) -> Result<(), String> {
-        let swap::Outcome { ticket, device, result } = outcome;
-        match result {
-            Ok(()) => {
-                self.lost.remove(&device);
-                self.send_control(ticket, Control::Reconnect { device })
-            }
-            Err(swap::Failure { why, lost }) => {
-                if lost {
-                    self.lost_back_end(device)?;
-                }
-                self.failures.push((ticket, why));
-                self.done_tickets.push(ticket);
-                self.swap_is_over(ticket)
-            }
-        }
-    }
-
-    /// Lets the machine run on after the last of what was asked for.
-    fn swap_is_over(&mut self, ticket: Ticket) -> Result<(), String> {
-        let was_one = self.unanswered_swaps.remove(&ticket);
-        if was_one && self.unanswered_swaps.is_empty() && self.status == RunStatus::Running {
-            self.control(Control::Continue)?;
-        }
-        Ok(())
-    }
-
-    /// The streams as they are now.
-    pub fn set_chardevs(&mut self, chardevs: Vec<(String, String)>) {
-        self.facts.chardevs = chardevs;
-    }
-
-    /// A device has lost its back-end: the machine stands still until it has another.
-    pub fn lost_back_end(&mut self, device: DeviceIndex) -> Result<(), String> {
-        self.lost.insert(device);
-        match self.status {
-            RunStatus::Running => self.control(Control::Stop).map(drop)?,
-            RunStatus::Prelaunch
-            | RunStatus::Paused
-            | RunStatus::Panicked
-            | RunStatus::IoError
-            | RunStatus::Shutdown
-            | RunStatus::InternalError => {}
-        }
-        if !matches!(self.status, RunStatus::Shutdown | RunStatus::InternalError) {
-            self.status = RunStatus::IoError;
-        }
-        Ok(())
-    }
-
     /// Name of a device.
     pub fn device_id(&self, device: DeviceIndex) -> Option<&str> {
         let machine = self.facts.machine.as_ref()?;
@@ -482,6 +485,13 @@ impl Host for Core {
         self.ask_for_swap(swap::Request::Change(chardev))
     }
 
+    fn gdb_server(&mut self, device: Option<GdbDevice>) -> Result<Option<Ticket>, String> {
+        let listener = device.as_ref().map(debugger::listen).transpose()?;
+        let listens = listener.is_some();
+        self.debugger.replace(listener)?;
+        self.control(Control::Debugger { listens })
+    }
+
     fn take_failure(&mut self, ticket: Ticket) -> Option<String> {
         let at = self.failures.iter().position(|(known, _)| *known == ticket)?;
         Some(self.failures.remove(at).1)
@@ -494,6 +504,7 @@ impl Host for Core {
                 self.control(Control::Stop)
             }
             RunStatus::Paused
+            | RunStatus::Debug
             | RunStatus::Prelaunch
             | RunStatus::Shutdown
             | RunStatus::Panicked
@@ -508,7 +519,11 @@ impl Host for Core {
             return Err(format!("device \"{id}\" has no back-end: device_restart {id}"));
         }
         match self.status {
-            RunStatus::Paused | RunStatus::Prelaunch | RunStatus::Panicked | RunStatus::IoError => {
+            RunStatus::Paused
+            | RunStatus::Debug
+            | RunStatus::Prelaunch
+            | RunStatus::Panicked
+            | RunStatus::IoError => {
                 self.status = RunStatus::Running;
                 self.control(Control::Continue)
             }
@@ -520,7 +535,7 @@ impl Host for Core {
 
     fn seek(&mut self, icount: u64) -> Result<Option<Ticket>, String> {
         match self.status {
-            RunStatus::Running | RunStatus::Paused | RunStatus::Prelaunch => {
+            RunStatus::Running | RunStatus::Paused | RunStatus::Debug | RunStatus::Prelaunch => {
                 self.status = RunStatus::Running;
                 self.control(Control::Seek { icount: Icount(icount) })
             }

@@ -115,6 +115,9 @@ impl Sequence<'_> {
         if let Err(error) = self.attend_snapshots() {
             return Some(End::Failed(error));
         }
+        if let Err(error) = self.core.attend_debugger() {
+            return Some(End::Failed(error));
+        }
         self.core.release_due_keys(Instant::now());
         if self.core.take_quit_request() {
             self.ask_to_end(ShutdownCause::HostQuit);
@@ -190,17 +193,20 @@ impl Sequence<'_> {
 
     fn attend_lane(&mut self) -> Option<End> {
         let result = self.core.receive();
-        self.tell_done();
+        if let Err(error) = self.tell_done() {
+            return Some(End::Failed(error));
+        }
         match result {
             Ok(end) => end,
             Err(error) => Some(End::Failed(error)),
         }
     }
 
-    fn ticket_done(&mut self, ticket: Ticket) {
+    fn ticket_done(&mut self, ticket: Ticket) -> Result<(), String> {
         for monitor in &mut self.monitors {
             monitor.ticket_done(ticket, &mut self.core);
         }
+        self.core.debugger_ticket_done(ticket)
     }
 
     fn attend_calls(&mut self, ready: &[bool]) {
@@ -236,23 +242,23 @@ impl Sequence<'_> {
         for outcome in outcomes {
             self.core.swapped(outcome)?;
         }
-        self.tell_done();
-        Ok(())
+        self.tell_done()
     }
 
     /// Saves and loads.
     fn attend_snapshots(&mut self) -> Result<(), String> {
         let Sequence { core, swapper, children, .. } = self;
         let result = self.keeper.attend(&mut Hands { core, swapper, children });
-        self.tell_done();
+        self.tell_done()?;
         result
     }
 
-    fn tell_done(&mut self) {
+    fn tell_done(&mut self) -> Result<(), String> {
         for ticket in self.core.take_done_tickets() {
             self.keeper.ticket_done(ticket, &mut self.core);
-            self.ticket_done(ticket);
+            self.ticket_done(ticket)?;
         }
+        Ok(())
     }
 
     /// Asks the machine to end in order; the first to ask is the cause.

@@ -118,7 +118,7 @@ impl Core {
     /// In a replay: goes to a place among the events at an icount; the ticket is done on arrival.
     pub(crate) fn seek_place(&mut self, ticket: Ticket, icount: u64, events: u64) -> Result<(), String> {
         match self.status {
-            RunStatus::Running | RunStatus::Paused | RunStatus::Prelaunch => {
+            RunStatus::Running | RunStatus::Debug | RunStatus::Paused | RunStatus::Prelaunch => {
                 self.status = RunStatus::Running;
                 self.send_control(ticket, Control::SeekPlace { icount: Icount(icount), events })
             }

@@ -121,6 +121,11 @@ impl Disks {
         Ok(())
     }
 
+    /// The layers to which the guest writes now: no snapshot has them, because a save freezes a layer before it names it.
+    pub fn present(&self) -> Vec<PathBuf> {
+        self.chains.values().filter_map(|chain| chain.layers.first().cloned()).collect()
+    }
+
     /// For each disk, a new layer over its chain.
     pub fn new_layers(&mut self) -> Vec<(u16, Top)> {
         let directory = self.directory.clone();

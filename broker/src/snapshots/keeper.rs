@@ -44,7 +44,7 @@ enum Job {
     Saving {
         sequence: u64,
         tag: String,
-        info: Option<Info>,
+        info: Option<Box<Info>>,
         files: Option<Files>,
         worker: Option<Worker<Result<Stored, String>>>,
     },
@@ -295,7 +295,7 @@ impl Keeper {
         if *sequence != of {
             return Ok(());
         }
-        *info = Some(Info {
+        *info = Some(Box::new(Info {
             tag: tag.clone(),
             created_unix_s: host_clock::now().utc,
             icount: handover.icount,
@@ -305,7 +305,7 @@ impl Keeper {
             machine: self.setup.machine.clone(),
             disks: states,
             vm_bytes: 0,
-        });
+        }));
         *files = Some(got);
         self.begin_layers(hands);
         Ok(())
@@ -361,7 +361,7 @@ impl Keeper {
         match (error, ready) {
             (None, Some((info, files))) => {
                 let base = self.base.as_ref().map(|(table, _)| table.clone()).unwrap_or_default();
-                let work = move || work::store(&store, info, base, files);
+                let work = move || work::store(&store, *info, base, files);
                 *worker = Some(Worker::<Stored>::start(bell, work)?);
             }
             (error, _) => {
@@ -387,8 +387,14 @@ impl Keeper {
         hands.core.state_was_loaded();
         if self.disks.change() {
             // It was looked at before.
+            let left = self.disks.present();
             self.disks.take_over(&snapshot.info.disks, store.root())?;
             self.begin_layers(hands);
+            for layer in left {
+                if let Err(error) = std::fs::remove_file(&layer) {
+                    eprintln!("reprise: cannot remove {}: {error}", layer.display());
+                }
+            }
         }
         let Snapshot { info, table, .. } = *snapshot;
         self.base = (store == self.setup.places.own).then_some((table, info.tag));

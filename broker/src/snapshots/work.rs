@@ -50,7 +50,7 @@ impl<T> Worker<Result<T, String>> {
 #[derive(Debug)]
 pub enum Stored {
     /// It is on disk.
-    Yes(Snapshot),
+    Yes(Box<Snapshot>),
     /// Pages of the one before it are gone.
     BaseGone,
 }
@@ -61,7 +61,7 @@ pub fn store(store: &Store, info: Info, base: PageTable, mut files: Files) -> Re
     let base = if handover.is_partial { base } else { PageTable::new() };
     let pages = NewPages { base, numbers: &handover.pages, contents: &files.pages };
     match store.save(info, state, pages) {
-        Ok(snapshot) => Ok(Stored::Yes(snapshot)),
+        Ok(snapshot) => Ok(Stored::Yes(Box::new(snapshot))),
         Err(StoreError::BaseGone(_)) => Ok(Stored::BaseGone),
         Err(error) => Err(error.to_string()),
     }

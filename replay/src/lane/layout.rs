@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 /// First word of every lane: "RPRSLANE".
 pub const MAGIC: u64 = u64::from_le_bytes(*b"RPRSLANE");
 /// Version of layout and messages together; both processes come from one binary, so it is compared for equality.
-pub const VERSION: u64 = 1;
+pub const VERSION: u64 = 2;
 /// Size of each ring in 8-byte words: 1 MiB. A power of two.
 pub const RING_WORDS: usize = 1 << 17;
 

@@ -25,7 +25,7 @@ mod vcpu_end;
 
 pub use broker_end::BrokerEnd;
 pub use ring::BACKLOG_BYTES_MAX;
-pub use vcpu_end::{VcpuEnd, Wake};
+pub use vcpu_end::{VcpuEnd, Wake, Waker};
 
 use crate::codec::CodecError;
 use crate::time::{Icount, Vtime};

@@ -1,7 +1,7 @@
 //! The vCPU's end of a lane.
 
 use super::layout::{RING_WORDS, SLEEPS_FOR_ATTENTION, SLEEPS_FOR_MESSAGES};
-use super::memory::{Memory, Slept, futex_wait};
+use super::memory::{Memory, Slept, futex_wait, futex_wake};
 use super::ring::{Consumer, Producer};
 use super::{LaneError, RunState, check_header};
 use crate::codec;
@@ -41,7 +41,28 @@ pub struct VcpuEnd {
     rang_above_half: bool,
 }
 
+/// Raises attention from inside the vCPU process: for threads that wait for something else.
+#[derive(Clone, Debug)]
+pub struct Waker {
+    memory: Arc<Memory>,
+}
+
+impl Waker {
+    /// Asks for a checkpoint, waking the vCPU if it sleeps.
+    pub fn wake(&self) {
+        self.memory.attention.0.store(1, Ordering::SeqCst);
+        if self.memory.vcpu.0.sleeps.load(Ordering::SeqCst) != 0 {
+            futex_wake(&self.memory.attention.0);
+        }
+    }
+}
+
 impl VcpuEnd {
+    /// A handle that raises attention on this lane.
+    pub fn waker(&self) -> Waker {
+        Waker { memory: Arc::clone(&self.memory) }
+    }
+
     /// Takes the lane that the broker made. `doorbell` is an eventfd that the broker polls.
     pub fn from_fd(file: OwnedFd, doorbell: Option<OwnedFd>) -> Result<VcpuEnd, LaneError> {
         VcpuEnd::new(Arc::new(Memory::open(&file)?), doorbell)

@@ -1,3 +1,5 @@
+//! What is stored comes back, costs what is new, and damage is named.
+
 use super::*;
 use std::io::Write;
 

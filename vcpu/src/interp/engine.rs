@@ -22,6 +22,8 @@ pub enum Stop {
     TripleFault,
     /// Exceptions follow one another and no instruction ever retires.
     Stuck,
+    /// A debugger's breakpoint or watchpoint was met.
+    Probe,
 }
 
 /// Rounds without a retired instruction after which the CPU counts as stuck.
@@ -36,6 +38,16 @@ pub struct Interpreter {
 impl Interpreter {
     /// Runs until `limit` instructions have retired in all, or something else stops the CPU.
     pub fn run(&mut self, core: &mut Core, limit: u64) -> Stop {
+        if core.probe.is_armed() {
+            self.run_as::<true>(core, limit)
+        } else {
+            self.run_as::<false>(core, limit)
+        }
+    }
+
+    /// `PROBED`: with a look at what a debugger waits for.
+    #[inline(always)]
+    fn run_as<const PROBED: bool>(&mut self, core: &mut Core, limit: u64) -> Stop {
         let mut rounds = 0;
         let mut last_icount = core.cpu.icount;
         loop {
@@ -45,6 +57,9 @@ impl Interpreter {
                 return Stop::Stuck;
             }
             rounds += 1;
+            if PROBED && core.probe.has_hit() {
+                return Stop::Probe;
+            }
             // At the limit nothing is delivered: events that are due here come first.
             if core.cpu.icount >= limit {
                 return Stop::Limit;
@@ -54,9 +69,12 @@ impl Interpreter {
                 Between::LookAgain => continue,
                 Between::Stop(stop) => return stop,
             }
+            if PROBED && core.meets_breakpoint() {
+                return Stop::Probe;
+            }
             self.cache.drop_stale(core);
             let result = match self.cache.find(core) {
-                Ok(id) => run_block(core, self.cache.block(id), limit),
+                Ok(id) => run_block::<PROBED>(core, self.cache.block(id), limit),
                 Err(fault) => fetch_fault(core, fault),
             };
             match result {
@@ -149,9 +167,12 @@ fn deliver_exception(core: &mut Core, fault: Fault) -> Result<(), Triple> {
 
 /// Runs a block, or as much of it as the limit allows. True when the caller should look at devices.
 #[inline(always)]
-fn run_block(core: &mut Core, block: &Block, limit: u64) -> Result<bool, Triple> {
+fn run_block<const PROBED: bool>(core: &mut Core, block: &Block, limit: u64) -> Result<bool, Triple> {
     let room = (limit - core.cpu.icount).min(u64::from(u32::MAX)) as usize;
     let mut count = block.ops.len().min(room);
+    if PROBED {
+        count = count.min(core.ops_before_breakpoint(&block.ops));
+    }
     core.leave_block = false;
     core.jumped = false;
     core.service = false;

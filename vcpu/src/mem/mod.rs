@@ -19,6 +19,6 @@ impl crate::chipset::fw_cfg::DmaMemory for Memory {
     }
 
     fn write(&mut self, gpa: u64, bytes: &[u8]) -> bool {
-        self.ram.write_bytes(gpa, bytes)
+        self.ram.device_write(gpa, bytes)
     }
 }

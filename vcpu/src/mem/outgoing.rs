@@ -30,6 +30,11 @@ impl Outgoing {
         self.pending.first_key_value().map(|(page, _)| *page)
     }
 
+    /// Number of pages that are still to be copied.
+    pub fn left(&self) -> usize {
+        self.pending.len()
+    }
+
     /// Copies a page, unless that is done.
     pub fn copy(&mut self, page: u64, bytes: &[u8]) {
         let Some(place) = self.pending.remove(&page) else { return };

@@ -61,6 +61,8 @@ pub struct Ram {
     stale_code: Vec<u64>,
     /// Pages of a saved state that are still to be copied.
     outgoing: Option<Box<Outgoing>>,
+    /// Where devices wrote, while a debugger wants to know: address and length.
+    device_writes: Option<Vec<(u64, u64)>>,
 }
 
 // SAFETY: `base` points to a mapping that this value owns; only its owner uses it.
@@ -101,6 +103,7 @@ impl Ram {
             code_granules: vec![0; pages],
             stale_code: Vec::new(),
             outgoing: None,
+            device_writes: None,
         })
     }
 
@@ -125,6 +128,11 @@ impl Ram {
             return None;
         }
         self.outgoing.take().map(|outgoing| outgoing.result())
+    }
+
+    /// How many of these pages are left.
+    pub fn pages_to_copy(&self) -> usize {
+        self.outgoing.as_ref().map_or(0, |outgoing| outgoing.left())
     }
 
     fn copy_out(&mut self, page: u64) {
@@ -355,6 +363,24 @@ impl Ram {
         // SAFETY: source in the mapping (checked), destination a Rust slice; they cannot overlap.
         unsafe { std::ptr::copy_nonoverlapping(self.pointer(gpa, len), into.as_mut_ptr(), into.len()) };
         true
+    }
+
+    /// Begins or ends taking notes of what devices write.
+    pub fn watch_devices(&mut self, on: bool) {
+        self.device_writes = on.then(Vec::new);
+    }
+
+    /// Takes the notes of what devices wrote: addresses and lengths.
+    pub fn take_device_writes(&mut self) -> Vec<(u64, u64)> {
+        self.device_writes.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Copies a device's bytes into RAM, as `write_bytes`.
+    pub fn device_write(&mut self, gpa: u64, from: &[u8]) -> bool {
+        if let Some(notes) = &mut self.device_writes {
+            notes.push((gpa, from.len() as u64));
+        }
+        self.write_bytes(gpa, from)
     }
 
     /// Copies bytes into RAM, noting the pages as dirty and their code as stale; false when the range is not all RAM.

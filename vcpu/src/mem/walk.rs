@@ -137,6 +137,41 @@ impl Core {
         self.cpu.cr4 & cr4::SMAP != 0 && (implicit || self.cpu.eflags & rflags::AC == 0)
     }
 
+    /// Guest physical address of a linear one by the page tables of now, without rights and without a trace: for debuggers.
+    pub fn look_up(&self, gva: u64) -> Option<u64> {
+        let exists = if self.cpu.efer & efer::LMA != 0 { is_canonical(gva) } else { gva >> 32 == 0 };
+        if !exists {
+            return None;
+        }
+        if self.cpu.cr0 & cr0::PG == 0 {
+            return Some(gva & self.a20_mask);
+        }
+        let format = self.paging_format();
+        let wide = format.entry_bytes == 8;
+        let mut table = if format.pointers {
+            let pointer = self.cpu.pdpte[(gva >> 30 & 3) as usize];
+            (pointer & pte::PRESENT != 0).then_some(pointer & entry::PAGE)?
+        } else {
+            self.cpu.cr3 & entry::PAGE
+        };
+        let nx_on = self.cpu.efer & efer::NXE != 0;
+        for (depth, level) in format.levels.iter().enumerate() {
+            let at = table + (gva >> level.shift & ((1 << level.bits) - 1)) * format.entry_bytes;
+            let value = self.read_table_entry(at, format.entry_bytes);
+            let last = depth + 1 == format.levels.len();
+            let large = level.large && value & pte::LARGE != 0;
+            if value & pte::PRESENT == 0 || reserved_bits(value, level, large, last, wide, nx_on) {
+                return None;
+            }
+            if large || last {
+                let page = self.leaf(gva, value, at, level, 0, wide, large).page;
+                return Some(page + (gva & 0xfff));
+            }
+            table = if wide { value & entry::PAGE } else { value & 0xffff_f000 };
+        }
+        None
+    }
+
     fn walk(&mut self, gva: u64, access: Access, user: bool, implicit: bool) -> Result<Leaf, Fault> {
         if self.cpu.cr0 & cr0::PG == 0 {
             let page = gva & 0xffff_f000 & self.a20_mask;

@@ -122,22 +122,37 @@ fn shapes(kind: &DeviceKind, queues: usize) -> Vec<QueueShape> {
 /// Takes the new connection of `device` from the control socket.
 pub fn receive_session(control: &OwnedFd, device: &str, queues: u16) -> Result<Session, RunError> {
     let failed = |why: String| RunError::Setup(format!("{device}: cannot take another back-end: {why}"));
-    let mut byte = [0];
-    let mut iov = [IoSliceMut::new(&mut byte)];
-    let mut space = nix::cmsg_space!([std::os::fd::RawFd; 64]);
-    let message = recvmsg::<()>(control.as_raw_fd(), &mut iov, Some(&mut space), MsgFlags::MSG_DONTWAIT)
-        .map_err(|error| failed(error.desc().into()))?;
-    let mut fds = Vec::new();
-    for message in message.cmsgs().map_err(|error| failed(error.desc().into()))? {
-        if let ControlMessageOwned::ScmRights(numbers) = message {
-            fds.extend(numbers.into_iter().map(inherited));
-        }
-    }
-    let mut fds = fds.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let mut fds = receive_fds(control).map_err(failed)?;
     if fds.len() != usize::from(queues) + 1 {
         return Err(failed(format!("{} descriptors for {queues} queues", fds.len())));
     }
     let calls = fds.split_off(1);
     let socket = fds.pop().expect("there is one more than queues");
     Ok(Session::connect(UnixStream::from(socket), calls, device)?)
+}
+
+/// Takes a debugger's listening socket from the control socket.
+pub fn receive_listener(control: &OwnedFd) -> Result<OwnedFd, RunError> {
+    let failed = |why: String| RunError::Setup(format!("gdbserver: cannot take the socket: {why}"));
+    let mut fds = receive_fds(control).map_err(failed)?;
+    match fds.len() {
+        1 => Ok(fds.remove(0)),
+        count => Err(failed(format!("{count} descriptors instead of one"))),
+    }
+}
+
+/// The descriptors of one message.
+fn receive_fds(control: &OwnedFd) -> Result<Vec<OwnedFd>, String> {
+    let mut byte = [0];
+    let mut iov = [IoSliceMut::new(&mut byte)];
+    let mut space = nix::cmsg_space!([std::os::fd::RawFd; 64]);
+    let message = recvmsg::<()>(control.as_raw_fd(), &mut iov, Some(&mut space), MsgFlags::MSG_DONTWAIT)
+        .map_err(|error| error.desc().to_owned())?;
+    let mut fds = Vec::new();
+    for message in message.cmsgs().map_err(|error| error.desc().to_owned())? {
+        if let ControlMessageOwned::ScmRights(numbers) = message {
+            fds.extend(numbers.into_iter().map(inherited));
+        }
+    }
+    fds.into_iter().collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())
 }

@@ -8,16 +8,20 @@ use replay::event::{DeviceIndex, Payload, UsedEntry};
 use replay::time::Vtime;
 use std::time::Duration;
 
-/// How long the end of a run waits for output to be taken.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a replay that stands still, or the end of a run that the guest brought about, waits for output to be taken.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same where somebody waits for the end.
+pub const QUIT_DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time between two looks for room while the machine stands still.
+const BACKLOG_NAP: Duration = Duration::from_millis(10);
 
 /// Room a UART must have before input is taken from its back-end: all that a window can hold.
 const INPUT_ROOM_MIN: usize = 32 << 10;
 
 /// What serves a console: a device process behind its window, or a stand-in inside a test.
 pub trait BackEnd {
-    /// Takes output. Complete for the guest when it returns; host time may pass meanwhile.
-    fn transmit(&mut self, bytes: &[u8]) -> Result<(), WindowError>;
+    /// Takes output, as much as there is room for: the number of bytes.
+    fn transmit(&mut self, bytes: &[u8]) -> Result<usize, WindowError>;
 
     /// Input since the last call, in order. An entry of length 0 is a break condition.
     fn receive(&mut self) -> Result<Vec<UsedEntry>, WindowError>;
@@ -33,7 +37,7 @@ pub trait BackEnd {
 }
 
 impl BackEnd for Console {
-    fn transmit(&mut self, bytes: &[u8]) -> Result<(), WindowError> {
+    fn transmit(&mut self, bytes: &[u8]) -> Result<usize, WindowError> {
         Console::transmit(self, bytes)
     }
 
@@ -58,6 +62,38 @@ impl BackEnd for Console {
 struct Port {
     device: DeviceIndex,
     back_end: Option<Box<dyn BackEnd>>,
+    /// What the guest wrote and the back-end had no room for.
+    backlog: Vec<u8>,
+}
+
+impl Port {
+    /// Sends what the guest wrote, after what it wrote before.
+    fn send(&mut self, bytes: &[u8]) -> Result<(), WindowError> {
+        let Some(back_end) = &mut self.back_end else { return Ok(()) };
+        if self.backlog.is_empty() {
+            let taken = if bytes.is_empty() { 0 } else { back_end.transmit(bytes)? };
+            self.backlog.extend_from_slice(&bytes[taken..]);
+        } else {
+            self.backlog.extend_from_slice(bytes);
+            let taken = back_end.transmit(&self.backlog)?;
+            self.backlog.drain(..taken);
+        }
+        Ok(())
+    }
+
+    /// Waits until the back-end has taken everything; false: it did not even take a window full in time.
+    fn drain(&mut self, timeout: Duration) -> Result<bool, WindowError> {
+        loop {
+            self.send(&[])?;
+            let Some(back_end) = &mut self.back_end else { return Ok(true) };
+            if !back_end.drain(timeout)? {
+                return Ok(false);
+            }
+            if self.backlog.is_empty() {
+                return Ok(true);
+            }
+        }
+    }
 }
 
 /// Console back-ends by UART number; the debug console comes after them.
@@ -76,7 +112,7 @@ impl Consoles {
         debug: Option<DeviceIndex>,
         mut open: impl FnMut(DeviceIndex) -> Option<Box<dyn BackEnd>>,
     ) -> Consoles {
-        let mut port = |device: DeviceIndex| Port { device, back_end: open(device) };
+        let mut port = |device: DeviceIndex| Port { device, back_end: open(device), backlog: Vec::new() };
         Consoles {
             ports: uarts.iter().map(|uart| uart.map(&mut port)).collect(),
             debug: debug.map(&mut port),
@@ -117,7 +153,7 @@ impl Consoles {
     pub fn take_input(&mut self, chipset: &Chipset, device: DeviceIndex) -> Result<Vec<UsedEntry>, RunError> {
         for (uart, port) in self.ports.iter_mut().enumerate() {
             match port {
-                Some(Port { device: d, back_end: Some(back_end) })
+                Some(Port { device: d, back_end: Some(back_end), .. })
                     if *d == device && chipset.uart_room(uart as u8) >= INPUT_ROOM_MIN =>
                 {
                     return Ok(back_end.receive()?);
@@ -136,26 +172,36 @@ impl Consoles {
     /// Sends what the guest wrote.
     pub fn flush(&mut self, chipset: &mut Chipset) -> Result<(), RunError> {
         let hidden = self.hidden;
+        let shown = |bytes: Vec<u8>| if hidden { Vec::new() } else { bytes };
         for (uart, port) in self.ports.iter_mut().enumerate() {
-            let bytes = chipset.take_uart_output(uart as u8);
-            if let (Some(Port { back_end: Some(back_end), .. }), false) = (port, hidden || bytes.is_empty()) {
-                back_end.transmit(&bytes)?;
+            let bytes = shown(chipset.take_uart_output(uart as u8));
+            if let Some(port) = port {
+                port.send(&bytes)?;
             }
         }
-        let bytes = chipset.take_debug_output();
-        if let (Some(Port { back_end: Some(back_end), .. }), false) =
-            (&mut self.debug, hidden || bytes.is_empty())
-        {
-            back_end.transmit(&bytes)?;
+        let bytes = shown(chipset.take_debug_output());
+        if let Some(port) = &mut self.debug {
+            port.send(&bytes)?;
         }
         Ok(())
     }
 
-    /// Waits until the back-ends have taken all output.
-    pub fn drain(&mut self) -> Result<(), RunError> {
+    /// A back-end that has no room for what the guest wrote. The guest stands still until it has.
+    pub fn backlogged(&self) -> Option<DeviceIndex> {
+        let mut ports = self.ports.iter().chain([&self.debug]).flatten();
+        ports.find(|port| !port.backlog.is_empty()).map(|port| port.device)
+    }
+
+    /// How long a machine that stands still may sleep: what has had no room is to be sent all the same.
+    pub fn nap(&self) -> Option<Duration> {
+        self.backlogged().map(|_| BACKLOG_NAP)
+    }
+
+    /// Waits until the back-ends have taken all output, or one of them takes none for this long.
+    pub fn drain(&mut self, mut timeout: Duration) -> Result<(), RunError> {
         for port in self.ports.iter_mut().chain([&mut self.debug]).flatten() {
-            if let Some(back_end) = &mut port.back_end {
-                back_end.drain(DRAIN_TIMEOUT)?;
+            if !port.drain(timeout)? {
+                timeout = Duration::ZERO;
             }
         }
         Ok(())

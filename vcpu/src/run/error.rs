@@ -27,6 +27,9 @@ pub enum RunError {
     /// A device's back-end failed or broke the protocol.
     #[error("{0}")]
     Window(#[from] WindowError),
+    /// The debugger's socket is of no use.
+    #[error("debugger: cannot take connections: {0}")]
+    Debugger(std::io::Error),
     /// A back-end ended while the machine ran. The broker sees which, and why.
     #[error("{0}")]
     BackEndEnded(WindowError),

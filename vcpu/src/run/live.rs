@@ -3,6 +3,7 @@
 //! Events land only where a replay can put them: never between a delivered exception and the next retired
 //! instruction, and in a halted CPU only right after an `IdleWake` that fixes guest time.
 
+use super::consoles::{DRAIN_TIMEOUT, QUIT_DRAIN_TIMEOUT};
 use super::error::RunError;
 use super::inputs::{Flow, Inputs};
 use super::machine::Machine;
@@ -12,6 +13,7 @@ use super::saves::{Attended, Saves};
 use super::silence::Silence;
 use super::stall::Stall;
 use crate::chipset::rtc::Look;
+use crate::gdb;
 use replay::event::{DeviceIndex, Event, ShutdownCause, Stamped};
 use replay::lane::{RunState, VcpuEnd, Wake};
 use replay::message::{Control, Inbound, Offer, Outbound, PauseReason};
@@ -35,8 +37,6 @@ const SILENCE_INTERVAL: Duration = Duration::from_secs(1);
 const SILENCE_QUANTA: u32 = 4096;
 /// Pages of a saved state that are copied at a checkpoint: about 50 µs.
 const PAGES_AT_ONCE: usize = 32;
-/// Wait of a machine that stands still, before it looks again what to save.
-const SAVE_NAP: Duration = Duration::from_micros(100);
 /// Longest sleep of a machine without a timer, in one piece.
 const SLEEP_MAX: Duration = Duration::from_secs(3600);
 
@@ -53,6 +53,8 @@ pub struct Live {
     /// Devices with input that had no room yet.
     waiting: BTreeSet<u16>,
     paused: bool,
+    /// In a pause, of which the broker and the debugger know.
+    standing: bool,
     /// icount at which events were last allowed.
     last_icount: Option<u64>,
     quanta: u32,
@@ -91,6 +93,7 @@ impl Live {
             offers: VecDeque::new(),
             waiting: BTreeSet::new(),
             paused: setup.start_paused,
+            standing: false,
             last_icount: None,
             quanta: 0,
             stillness: Stillness::default(),
@@ -123,7 +126,7 @@ impl Live {
 
     /// Takes all messages: controls act, offers wait their turn.
     fn receive(&mut self, machine: &mut Machine) -> Result<Option<Flow>, RunError> {
-        if self.lane.attention().load(Ordering::Relaxed) == 0 {
+        if self.lane.attention().load(Ordering::Relaxed) == 0 && !machine.debugger.wants_stop() {
             return Ok(None);
         }
         self.lane.take_attention();
@@ -135,11 +138,13 @@ impl Live {
                         return Ok(Some(Flow::Leave));
                     }
                 }
+                Inbound::Debugger(message) => machine.debugger.take(message),
                 Inbound::Apply(_) | Inbound::LogEnds { .. } | Inbound::Rewound => {
                     return Err(RunError::Setup("the broker sent a replay's message to a live run".into()));
                 }
             }
         }
+        gdb::attend(machine, &mut self.lane, &mut self.paused, self.standing)?;
         Ok(None)
     }
 
@@ -154,9 +159,16 @@ impl Live {
                 self.saves.ask_to_load(sequence, hold_disks);
                 return Ok(Flow::Go);
             }
-            Control::Stop => self.paused = true,
-            Control::Continue => self.paused = false,
+            Control::Stop => {
+                self.paused = true;
+                gdb::overruled(machine);
+            }
+            Control::Continue => {
+                self.paused = false;
+                gdb::overruled(machine);
+            }
             Control::Quit => flow = Flow::Leave,
+            Control::Debugger { listens } => machine.debugger_listens(listens, self.lane.waker())?,
             Control::Reconnect { device } => {
                 machine.reconnect(device)?;
                 self.restarted.push(device);
@@ -190,21 +202,16 @@ impl Live {
         machine.flush_consoles()?;
         self.paused = true;
         self.publish(machine, RunState::Paused);
+        let reason = gdb::stand(machine, reason);
         self.lane.send(&Outbound::Paused { icount: Icount(machine.icount()), reason })?;
-        self.lane.ring_doorbell()?;
-        while self.paused {
-            if let Some(cause) = self.quit_offered() {
-                self.fix_time(machine, None)?;
-                return self.end(machine, cause);
-            }
-            if self.attend_saves(machine)? == Some(Flow::Leave) {
-                return Ok(Flow::Leave);
-            }
-            let nap = self.saves.is_busy().then_some(SAVE_NAP);
-            self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, nap)?;
-            if self.receive(machine)? == Some(Flow::Leave) {
-                return Ok(Flow::Leave);
-            }
+        if reason != PauseReason::Debugger {
+            self.lane.ring_doorbell()?;
+        }
+        self.standing = true;
+        let flow = self.stand_still(machine)?;
+        self.standing = false;
+        if flow == Flow::Leave {
+            return Ok(flow);
         }
         self.idle_since = None;
         self.silence.begin_anew();
@@ -214,20 +221,50 @@ impl Live {
         Ok(Flow::Again)
     }
 
+    fn stand_still(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
+        gdb::attend(machine, &mut self.lane, &mut self.paused, self.standing)?;
+        while self.paused {
+            if let Some(cause) = self.quit_offered() {
+                self.fix_time(machine, None)?;
+                return self.end(machine, cause);
+            }
+            if self.attend_saves(machine)? == Some(Flow::Leave) {
+                return Ok(Flow::Leave);
+            }
+            let nap = self.saves.nap().or(machine.consoles.nap());
+            self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, nap)?;
+            machine.backlogged()?;
+            if self.receive(machine)? == Some(Flow::Leave) {
+                return Ok(Flow::Leave);
+            }
+        }
+        Ok(Flow::Again)
+    }
+
     /// Saves and loads that are asked for; a flow if the machine does not go on from here as it is.
     fn attend_saves(&mut self, machine: &mut Machine) -> Result<Option<Flow>, RunError> {
+        if self.saves.nap().is_none() && !self.awaits_state {
+            return Ok(None);
+        }
         loop {
             // A machine that stands still has time.
             let pages = if self.paused || machine.halted() { usize::MAX } else { PAGES_AT_ONCE };
-            match self.saves.attend(machine, &mut self.lane, None, pages)? {
+            let entered = self.clock.now();
+            let attended = self.saves.attend(machine, &mut self.lane, None, pages)?;
+            let us = self.clock.now().saturating_sub(entered).as_micros() as u64;
+            match attended {
                 Attended::Wait(device) => return self.stalled(machine, device).map(Some),
-                Attended::Loaded { sequence, .. } => {
+                Attended::Loaded { sequence, handover } => {
+                    tracing::info!(us, pages = handover.pages.len(), "stood still for a load");
                     self.begin_anew(machine);
                     self.saves.tell_loaded(&mut self.lane, sequence)?;
                     return Ok(Some(Flow::Again));
                 }
-                Attended::Nothing | Attended::Refused if !self.awaits_state => return Ok(None),
+                Attended::Saved { pages } => tracing::info!(us, pages, "stood still for a save"),
                 Attended::Nothing | Attended::Refused => {}
+            }
+            if !self.awaits_state {
+                return Ok(None);
             }
             if let Some(cause) = self.quit_offered() {
                 return self.end(machine, cause).map(Some);
@@ -249,9 +286,8 @@ impl Live {
         self.silence.begin_anew();
         self.stillness = Stillness::default();
         self.pace = Pace::new(icount, self.clock.now());
-        if self.digest_interval != 0 {
-            self.next_digest = (icount / self.digest_interval + 1) * self.digest_interval;
-        }
+        let number = icount.checked_div(self.digest_interval);
+        self.next_digest = number.map_or(u64::MAX, |number| (number + 1) * self.digest_interval);
         let devices = machine.undelivered_devices();
         self.offers.extend(devices.into_iter().map(|device| Offer::DeviceReady { device, queue: 0 }));
         let state = if self.paused { RunState::Paused } else { RunState::Running };
@@ -267,7 +303,9 @@ impl Live {
 
     fn end(&mut self, machine: &mut Machine, cause: ShutdownCause) -> Result<Flow, RunError> {
         machine.flush_consoles()?;
-        machine.consoles.drain()?;
+        let is_wanted = cause.is_from_host();
+        machine.consoles.drain(if is_wanted { QUIT_DRAIN_TIMEOUT } else { DRAIN_TIMEOUT })?;
+        machine.debugger.note_end(cause);
         self.journal(machine, Event::Shutdown { cause })?;
         self.publish(machine, RunState::Ended);
         self.lane.send(&Outbound::Ended { cause, icount: Icount(machine.icount()) })?;
@@ -462,6 +500,9 @@ impl Inputs for Live {
         }
         if let Some(flow) = self.attend_saves(machine)? {
             return Ok(flow);
+        }
+        if gdb::comes_to_stop(machine, self.paused) {
+            return self.pause(machine, PauseReason::Stopped);
         }
         if machine.core.between_delivery_and_retirement() {
             return if self.stillness.is_long() { self.stuck(machine) } else { Ok(Flow::Go) };

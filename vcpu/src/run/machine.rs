@@ -1,6 +1,6 @@
 //! The guest machine: core, interpreter, consoles, and what happens to it from outside.
 
-use super::connect::{Outside, receive_session};
+use super::connect::{Outside, receive_listener, receive_session};
 use super::consoles::Consoles;
 use super::digest::{self, RamDigest};
 use super::error::RunError;
@@ -8,13 +8,15 @@ use super::power_on;
 use super::save::SaveBase;
 use crate::chipset::rtc::Look;
 use crate::core::Core;
+use crate::gdb::Debugger;
 use crate::interp::{Interpreter, Stop};
 use crate::snapshot::History;
 use crate::snapshot::history::Place;
 use crate::system::entropy::Entropy;
 use crate::virtio::{Service, Tag};
 use crate::window::requests::Done;
-use replay::event::{Event, ShutdownCause};
+use replay::event::{DeviceIndex, Event, ShutdownCause};
+use replay::lane::Waker;
 use replay::machine::PanicAction;
 use replay::setup::VcpuSetup;
 use replay::time::Vtime;
@@ -69,6 +71,8 @@ pub struct Machine {
     pub(super) copied: Option<std::io::Result<()>>,
     /// The monitor asked for a reset: what comes of it is decided where the guest's own resets are.
     reset_asked: bool,
+    /// Who looks at the machine from outside.
+    pub debugger: Debugger,
     /// The guest is about to read a time that follows the host's clock.
     pub(super) rtc_look: Option<Look>,
 }
@@ -100,6 +104,7 @@ impl Machine {
             save_base: SaveBase::default(),
             copied: None,
             reset_asked: false,
+            debugger: Debugger::new(setup.mode),
             rtc_look: None,
         }
     }
@@ -135,7 +140,10 @@ impl Machine {
 
     /// Executes until `limit`, the next timer, or something to look at.
     pub fn run(&mut self, limit: u64) -> Stop {
-        let limit = limit.min(self.timer_icount());
+        if self.core.probe.watches() {
+            self.core.probe_device_writes();
+        }
+        let limit = limit.min(self.timer_icount()).min(self.debugger.limit());
         self.interpreter.run(&mut self.core, limit)
     }
 
@@ -171,7 +179,7 @@ impl Machine {
     }
 
     /// Takes another back-end for `device`.
-    pub fn reconnect(&mut self, device: replay::event::DeviceIndex) -> Result<(), RunError> {
+    pub fn reconnect(&mut self, device: DeviceIndex) -> Result<(), RunError> {
         let index = usize::from(device);
         let (Some(control), Some(choice)) = (&self.control, self.description.devices.get(index)) else {
             return Err(RunError::Setup(format!("there is no device {device} to connect again")));
@@ -185,6 +193,15 @@ impl Machine {
             return Err(RunError::Setup(format!("device {} had no back-end and cannot get one", choice.id)));
         }
         Ok(())
+    }
+
+    /// Expects debuggers on the socket that is on its way, or on none.
+    pub fn debugger_listens(&mut self, listens: bool, waker: Waker) -> Result<(), RunError> {
+        let listener = match (&self.control, listens) {
+            (Some(control), true) => Some(receive_listener(control)?),
+            _ => None,
+        };
+        self.debugger.listen(listener, waker)
     }
 
     /// Restarts the machine as its reset line does, and loads the kernel again.
@@ -342,7 +359,16 @@ impl Machine {
         Ok((digest::registers(&self.core), self.memory_digest.update(&self.core)))
     }
 
-    /// Sends what the guest wrote to its consoles.
+    /// A console that has no room for what the guest wrote, now as before: the guest stands still.
+    pub fn backlogged(&mut self) -> Result<Option<DeviceIndex>, RunError> {
+        if self.consoles.backlogged().is_none() {
+            return Ok(None);
+        }
+        self.flush_consoles()?;
+        Ok(self.consoles.backlogged())
+    }
+
+    /// Sends what the guest wrote to its consoles, as far as they have room.
     pub fn flush_consoles(&mut self) -> Result<(), RunError> {
         self.consoles.flush(&mut self.core.chipset)
     }

@@ -4,6 +4,7 @@
 //! host, journaled) and `playback` (from the log). `process` is the entry of `reprise vcpu`.
 
 pub mod answers;
+mod comparison;
 pub mod connect;
 pub mod consoles;
 pub mod digest;

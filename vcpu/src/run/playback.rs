@@ -1,6 +1,7 @@
 //! Inputs from the log: every event at exactly its icount, every note compared.
 
 use super::answers::Ready;
+use super::consoles::DRAIN_TIMEOUT;
 use super::error::RunError;
 use super::inputs::{Flow, Inputs};
 use super::machine::Machine;
@@ -9,6 +10,7 @@ use super::patience::{Patience, Stillness};
 use super::saves::Saves;
 use super::seek::{Goal, Seek};
 use super::stall::Stall;
+use crate::gdb;
 use crate::snapshot::history::Place;
 use crate::state::rflags;
 use replay::event::{DeviceIndex, Event, ShutdownCause, Stamped};
@@ -26,8 +28,6 @@ const QUANTUM: u64 = 65_536;
 const EVENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest wait for a device that runs its requests again.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
-/// Wait of a machine that stands still, before it looks again what to save.
-const SAVE_NAP: Duration = Duration::from_micros(100);
 /// Quanta after which console output is sent although little has come together.
 const FLUSH_QUANTA: u32 = 4;
 
@@ -44,11 +44,13 @@ pub struct Playback {
     pub(super) clock: Box<dyn HostClock>,
     pub(super) ahead: VecDeque<Next>,
     pub(super) paused: bool,
-    over: bool,
+    /// In a pause, of which the broker and the debugger know.
+    pub(super) standing: bool,
+    pub(super) over: bool,
     /// The guest has ended itself as recorded: what is left in the log is its end.
     pub(super) guest_ended: bool,
-    quanta: u32,
-    stall: Stall,
+    pub(super) quanta: u32,
+    pub(super) stall: Stall,
     pub(super) patience: Patience,
     pub(super) stillness: Stillness,
     pub(super) seek: Seek,
@@ -67,6 +69,7 @@ impl Playback {
             clock,
             ahead: VecDeque::new(),
             paused: setup.start_paused,
+            standing: false,
             over: false,
             guest_ended: false,
             quanta: 0,
@@ -85,7 +88,7 @@ impl Playback {
         self.lane.publish_state(state);
     }
 
-    fn take(&mut self, machine: &Machine, message: Inbound) -> Result<Flow, RunError> {
+    fn take(&mut self, machine: &mut Machine, message: Inbound) -> Result<Flow, RunError> {
         match message {
             Inbound::Apply(_) | Inbound::LogEnds { .. } if self.seek.discards => {}
             Inbound::Apply(stamped) => self.ahead.push_back(Next::Event(stamped)),
@@ -93,10 +96,12 @@ impl Playback {
             Inbound::Rewound => self.seek.discards = false,
             Inbound::Control { sequence, control: Control::Seek { icount } } => {
                 self.forget_goal()?;
+                gdb::overruled(machine);
                 self.seek.wish = Some(Goal { icount: icount.0, events: 0, ticket: sequence });
             }
             Inbound::Control { sequence, control: Control::SeekPlace { icount, events } } => {
                 self.forget_goal()?;
+                gdb::overruled(machine);
                 self.seek.wish = Some(Goal { icount: icount.0, events, ticket: sequence });
             }
             Inbound::Control { sequence, control: Control::Save { full, hold_disks } } => {
@@ -109,9 +114,16 @@ impl Playback {
                 match control {
                     Control::Stop => {
                         self.paused = true;
+                        gdb::overruled(machine);
                         self.forget_goal()?;
                     }
-                    Control::Continue => self.paused = false,
+                    Control::Continue => {
+                        self.paused = false;
+                        gdb::overruled(machine);
+                    }
+                    Control::Debugger { listens } => {
+                        machine.debugger_listens(listens, self.lane.waker())?;
+                    }
                     Control::Break { icount } => {
                         self.seek.breaks.insert(icount.0);
                     }
@@ -137,6 +149,7 @@ impl Playback {
                 self.lane.send(&Outbound::Ack { sequence })?;
                 self.lane.ring_doorbell()?;
             }
+            Inbound::Debugger(message) => machine.debugger.take(message),
             Inbound::Offer(_) => {
                 let text = "input from outside is ignored in a replay".into();
                 self.lane.send(&Outbound::Note { text })?;
@@ -145,8 +158,8 @@ impl Playback {
         Ok(Flow::Go)
     }
 
-    pub(super) fn receive(&mut self, machine: &Machine) -> Result<Flow, RunError> {
-        if self.lane.attention().load(Ordering::Relaxed) == 0 {
+    pub(super) fn receive(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
+        if self.lane.attention().load(Ordering::Relaxed) == 0 && !machine.debugger.wants_stop() {
             return Ok(Flow::Go);
         }
         self.lane.take_attention();
@@ -155,11 +168,12 @@ impl Playback {
                 return Ok(Flow::Leave);
             }
         }
+        gdb::attend(machine, &mut self.lane, &mut self.paused, self.standing)?;
         Ok(Flow::Go)
     }
 
     /// Makes sure that the next event is known; `Leave` when told to go meanwhile.
-    fn look_ahead(&mut self, machine: &Machine) -> Result<Flow, RunError> {
+    pub(super) fn look_ahead(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
         while self.ahead.is_empty() {
             let clock = &mut self.clock;
             let sleep = |lane: &mut VcpuEnd, time| clock.wait(lane, VcpuEnd::wait_message, Some(time));
@@ -170,11 +184,13 @@ impl Playback {
             if self.take(machine, message)? == Flow::Leave {
                 return Ok(Flow::Leave);
             }
+            // The wait has taken attention, which may have been for this.
+            gdb::attend(machine, &mut self.lane, &mut self.paused, self.standing)?;
         }
         Ok(Flow::Go)
     }
 
-    fn next_icount(&self) -> u64 {
+    pub(super) fn next_icount(&self) -> u64 {
         match self.ahead.front() {
             Some(Next::Event(stamped)) => stamped.icount.0,
             Some(Next::End(icount)) => *icount,
@@ -183,27 +199,47 @@ impl Playback {
     }
 
     /// Stands still until told to go on; the end of the log and a divergence are for good.
-    fn pause(&mut self, machine: &mut Machine, reason: PauseReason) -> Result<Flow, RunError> {
+    pub(super) fn pause(&mut self, machine: &mut Machine, reason: PauseReason) -> Result<Flow, RunError> {
         machine.flush_consoles()?;
-        machine.consoles.drain()?;
+        machine.consoles.drain(DRAIN_TIMEOUT)?;
         self.paused = true;
         self.over |= !matches!(reason, PauseReason::Stopped | PauseReason::Place);
         self.publish(machine, RunState::Paused);
-        self.lane.send(&Outbound::Paused { icount: Icount(machine.icount()), reason })?;
+        let told = gdb::stand(machine, reason);
+        self.lane.send(&Outbound::Paused { icount: Icount(machine.icount()), reason: told })?;
         // Whoever hears of the arrival finds the machine paused.
         self.forget_goal()?;
-        self.lane.ring_doorbell()?;
+        if told != PauseReason::Debugger {
+            self.lane.ring_doorbell()?;
+        }
+        self.standing = true;
+        let flow = self.stand_still(machine, reason)?;
+        self.standing = false;
+        if flow != Flow::Leave {
+            self.publish(machine, RunState::Running);
+        }
+        Ok(flow)
+    }
+
+    fn stand_still(&mut self, machine: &mut Machine, reason: PauseReason) -> Result<Flow, RunError> {
+        gdb::attend(machine, &mut self.lane, &mut self.paused, self.standing)?;
         while (self.paused || self.over) && self.seek.wish.is_none() {
+            if machine.debugger.waits_in_vain() && self.over {
+                gdb::stand(machine, reason);
+                self.paused = true;
+                gdb::attend(machine, &mut self.lane, &mut self.paused, self.standing)?;
+                continue;
+            }
             if self.attend_saves(machine)? == Some(Flow::Leave) {
                 return Ok(Flow::Leave);
             }
-            let nap = self.saves.is_busy().then_some(SAVE_NAP);
+            let nap = self.saves.nap().or(machine.consoles.nap());
             self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, nap)?;
+            machine.backlogged()?;
             if self.receive(machine)? == Flow::Leave {
                 return Ok(Flow::Leave);
             }
         }
-        self.publish(machine, RunState::Running);
         Ok(Flow::Again)
     }
 
@@ -274,19 +310,6 @@ impl Playback {
         }
     }
 
-    fn diverged(
-        &mut self,
-        machine: &mut Machine,
-        field: &str,
-        expected: String,
-        found: String,
-    ) -> Result<Flow, RunError> {
-        let icount = Icount(machine.icount());
-        let field = field.to_string();
-        self.lane.send(&Outbound::Divergence { icount, field, expected, found })?;
-        self.pause(machine, PauseReason::Divergence)
-    }
-
     /// Applies one event that is due now.
     fn apply(&mut self, machine: &mut Machine, stamped: Stamped) -> Result<Flow, RunError> {
         if stamped.icount.0 != machine.icount() {
@@ -300,7 +323,7 @@ impl Playback {
         }
         match stamped.event {
             Event::Digest { registers, memory } => self.compare(machine, registers, memory),
-            Event::Shutdown { cause } if from_host(cause) => Ok(Flow::Go),
+            Event::Shutdown { cause } if cause.is_from_host() => Ok(Flow::Go),
             Event::Shutdown { .. } => unreachable!("`guest_ended` takes it, or the place is wrong"),
             Event::End | Event::DeviceRestarted { .. } => Ok(Flow::Go),
             Event::Sent { .. } => {
@@ -338,49 +361,6 @@ impl Playback {
         }
     }
 
-    /// Compares what the guest has sent with the log.
-    fn compare_sent(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
-        for note in machine.take_sent() {
-            if self.look_ahead(machine)? == Flow::Leave {
-                return Ok(Flow::Leave);
-            }
-            let icount = Icount(machine.icount());
-            let expected = match self.ahead.front() {
-                Some(Next::Event(next)) if next.icount == icount && next.event == note => {
-                    self.ahead.pop_front();
-                    self.seek.events += 1;
-                    continue;
-                }
-                Some(Next::Event(next)) => format!("{:?} at icount {}", next.event, next.icount),
-                // A log that was cut may end before the note.
-                Some(Next::End(_)) | None => return Ok(Flow::Go),
-            };
-            return self.diverged(machine, "what the guest sends", expected, format!("{note:?}"));
-        }
-        Ok(Flow::Go)
-    }
-
-    fn compare(&mut self, machine: &mut Machine, registers: u64, memory: u64) -> Result<Flow, RunError> {
-        let found = machine.digests()?;
-        if found.0 != registers {
-            return self.diverged(
-                machine,
-                "digest of registers",
-                format!("{registers:016x}"),
-                format!("{:016x}", found.0),
-            );
-        }
-        if found.1 != memory {
-            return self.diverged(
-                machine,
-                "digest of memory",
-                format!("{memory:016x}"),
-                format!("{:016x}", found.1),
-            );
-        }
-        Ok(Flow::Go)
-    }
-
     /// An `IdleWake` waits for the timers before it, unless guest time already is what it says.
     fn must_idle_first(&self, machine: &Machine) -> bool {
         match self.ahead.front() {
@@ -392,10 +372,10 @@ impl Playback {
     }
 
     /// The guest is to end itself here: what it does now it does before it retires another instruction.
-    fn must_end_here(&self, machine: &Machine) -> bool {
+    pub(super) fn must_end_here(&self, machine: &Machine) -> bool {
         match self.ahead.front() {
             Some(Next::Event(Stamped { icount, event: Event::Shutdown { cause } })) => {
-                icount.0 == machine.icount() && !from_host(*cause)
+                icount.0 == machine.icount() && !cause.is_from_host()
             }
             _ => false,
         }
@@ -437,18 +417,6 @@ impl Playback {
     }
 }
 
-/// Causes that come from outside: the guest does nothing to bring them about.
-fn from_host(cause: ShutdownCause) -> bool {
-    match cause {
-        ShutdownCause::HostQuit | ShutdownCause::HostSignal { .. } | ShutdownCause::HostError => true,
-        ShutdownCause::GuestShutdown
-        | ShutdownCause::GuestReset
-        | ShutdownCause::GuestPanic
-        | ShutdownCause::TripleFault
-        | ShutdownCause::DebugExit { .. } => false,
-    }
-}
-
 impl Inputs for Playback {
     fn checkpoint(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
         self.publish(machine, RunState::Running);
@@ -467,6 +435,9 @@ impl Inputs for Playback {
         }
         if let Some(flow) = self.attend_saves(machine)? {
             return Ok(flow);
+        }
+        if gdb::comes_to_stop(machine, self.paused) {
+            return self.pause(machine, PauseReason::Stopped);
         }
         if machine.core.between_delivery_and_retirement() && !self.guest_ended {
             return if self.stillness.is_long() { self.stuck(machine) } else { Ok(Flow::Go) };
@@ -489,7 +460,9 @@ impl Inputs for Playback {
     }
 
     fn stalled(&mut self, machine: &mut Machine, device: DeviceIndex) -> Result<Flow, RunError> {
-        if self.stall.lasted(self.clock.now()) >= ANSWER_TIMEOUT {
+        // Whoever reads the output may take any time.
+        let must_answer = machine.is_virtio(device);
+        if must_answer && self.stall.lasted(self.clock.now()) >= ANSWER_TIMEOUT {
             return Err(RunError::NoAnswer {
                 device: machine.device_name(device).to_string(),
                 seconds: ANSWER_TIMEOUT.as_secs(),
@@ -580,27 +553,5 @@ impl Inputs for Playback {
             None => Ok(Flow::Go),
             Some(_) => self.no_progress(machine, "exceptions without end".into()),
         }
-    }
-}
-
-impl Playback {
-    /// A halted CPU without a timer: only the log's next event can go on, and it must be here.
-    fn nothing_left(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
-        match self.ahead.front() {
-            Some(_) if self.next_icount() > machine.icount() || self.must_end_here(machine) => {
-                self.no_progress(machine, "the CPU is halted for ever".into())
-            }
-            _ => Ok(Flow::Again),
-        }
-    }
-
-    /// The log goes on behind this icount and the guest does not.
-    fn no_progress(&mut self, machine: &mut Machine, found: String) -> Result<Flow, RunError> {
-        let expected = match self.ahead.front() {
-            Some(Next::Event(stamped)) => format!("{:?} at icount {}", stamped.event, stamped.icount),
-            Some(Next::End(icount)) => format!("the end of the log at icount {icount}"),
-            None => "an instruction".into(),
-        };
-        self.diverged(machine, "progress", expected, found)
     }
 }

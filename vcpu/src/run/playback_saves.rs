@@ -46,8 +46,8 @@ impl Playback {
                     self.seek.wish = self.seek.wish.take().or(self.seek.goal.take());
                     return Ok(Some(Flow::Again));
                 }
-                Attended::Nothing | Attended::Refused if !self.awaits_state => return Ok(None),
-                Attended::Nothing | Attended::Refused => {}
+                _ if !self.awaits_state => return Ok(None),
+                Attended::Saved { .. } | Attended::Nothing | Attended::Refused => {}
             }
             self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, None)?;
             if self.receive(machine)? == Flow::Leave {

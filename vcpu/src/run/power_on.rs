@@ -52,6 +52,7 @@ pub fn bare(machine: &Machine) -> Result<Core, RunError> {
         clock: VirtualClock::new(machine.clock.shift),
         fast: FastMasks::default(),
         watched: false,
+        probe: Default::default(),
         jumped: false,
         a20_mask: u64::MAX,
         delivered_icount: None,
@@ -69,12 +70,15 @@ pub fn reset(core: &mut Core, machine: &Machine) -> Result<(), RunError> {
     fresh.delivered_icount = core.delivered_icount;
     std::mem::swap(&mut fresh.entropy, &mut core.entropy);
     std::mem::swap(&mut fresh.chipset, &mut core.chipset);
+    std::mem::swap(&mut fresh.probe, &mut core.probe);
     fresh.chipset.reset(fresh.clock.at(fresh.cpu.icount));
     fresh.set_a20(fresh.chipset.a20());
     // What is counted since power-on; answers that a replay keeps are found by it.
     for (new, old) in fresh.virtio.functions.iter_mut().zip(&core.virtio.functions) {
         (new.submitted, new.faults) = (old.submitted, old.faults);
     }
+    fresh.watchpoints_changed();
+    fresh.leave_block = false;
     *core = fresh;
     Ok(())
 }

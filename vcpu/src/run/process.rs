@@ -7,6 +7,7 @@ use super::live::Live;
 use super::machine::{Machine, Request};
 use super::pace::RealClock;
 use super::playback::Playback;
+use crate::gdb;
 use crate::interp::Stop;
 use crate::virtio::service::Progress;
 use replay::event::ShutdownCause;
@@ -21,6 +22,9 @@ pub fn run(setup_fd: i32) -> Result<(), RunError> {
     let outside = connect(&setup)?;
     let clock = Box::new(RealClock::new());
     let mut machine = Machine::new(&setup, outside)?;
+    if let Some(fd) = setup.debugger_fd {
+        machine.debugger.listen(Some(inherited(fd)?), lane.waker())?;
+    }
     if setup.mode == Mode::Replay {
         machine.keep_past()?;
     }
@@ -32,6 +36,7 @@ pub fn run(setup_fd: i32) -> Result<(), RunError> {
         }
         Mode::Replay => run_machine(&mut machine, &mut Playback::new(lane, &setup, clock)),
     };
+    gdb::finish(&mut machine, result.is_ok());
     result.map_err(RunError::while_running)
 }
 
@@ -39,7 +44,11 @@ pub fn run(setup_fd: i32) -> Result<(), RunError> {
 pub fn run_machine(machine: &mut Machine, inputs: &mut dyn Inputs) -> Result<(), RunError> {
     loop {
         machine.advance_timers();
-        if let Progress::Waiting(device) = machine.serve_virtio()? {
+        let waits_for = match machine.serve_virtio()? {
+            Progress::Waiting(device) => Some(device),
+            Progress::Done => machine.backlogged()?,
+        };
+        if let Some(device) = waits_for {
             if inputs.stalled(machine, device)? == Flow::Leave {
                 return Ok(());
             }
@@ -57,7 +66,7 @@ pub fn run_machine(machine: &mut Machine, inputs: &mut dyn Inputs) -> Result<(),
             Flow::Go => {}
         }
         let flow = match machine.run(inputs.limit(machine)) {
-            Stop::Limit | Stop::Service => Flow::Go,
+            Stop::Limit | Stop::Service | Stop::Probe => Flow::Go,
             Stop::Halted => inputs.idle(machine)?,
             Stop::TripleFault => {
                 let request = machine.guest_resets(ShutdownCause::TripleFault);

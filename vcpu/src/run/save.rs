@@ -105,6 +105,11 @@ impl Machine {
         self.core.mem.ram.copy_some(count)
     }
 
+    /// Pages of a saved state that are still to be copied.
+    pub fn pages_to_copy(&self) -> usize {
+        self.core.mem.ram.pages_to_copy()
+    }
+
     /// Copies what is left of a saved state. How that went is kept for who asks next.
     pub fn finish_copying(&mut self) {
         self.copied = self.copied.take().or_else(|| self.core.mem.ram.copy_some(usize::MAX));

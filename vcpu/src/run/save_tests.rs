@@ -1,3 +1,5 @@
+//! Saved, loaded, saved again.
+
 use super::*;
 use crate::run::connect::Outside;
 use crate::run::consoles::Consoles;
@@ -25,6 +27,7 @@ fn machine(code: &[u8]) -> Machine {
         lane_fd: -1,
         doorbell_fd: -1,
         control_fd: -1,
+        debugger_fd: None,
         captures: vec![],
         devices: vec![],
         awaits_state: false,

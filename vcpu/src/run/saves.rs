@@ -7,6 +7,10 @@ use replay::handover::Handover;
 use replay::lane::VcpuEnd;
 use replay::message::Outbound;
 use std::collections::VecDeque;
+use std::time::Duration;
+
+/// Wait of a machine that stands still, before it looks again what to save.
+const NAP: Duration = Duration::from_micros(100);
 
 /// One request.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +32,11 @@ pub enum Attended {
         sequence: u64,
         /// What came with the state.
         handover: Handover,
+    },
+    /// Its state was noted, with a list of so many pages, or it was refused.
+    Saved {
+        /// Pages that are to be copied.
+        pages: usize,
     },
     /// It was to be put into another state, and is not.
     Refused,
@@ -51,9 +60,9 @@ impl Saves {
         self.asked.push_back(Asked::Load { sequence, hold_disks });
     }
 
-    /// Something is to be done.
-    pub fn is_busy(&self) -> bool {
-        self.copying.is_some() || !self.asked.is_empty()
+    /// How long a machine that stands still may wait before it looks again: something is to be done.
+    pub fn nap(&self) -> Option<Duration> {
+        (self.copying.is_some() || !self.asked.is_empty()).then_some(NAP)
     }
 
     /// Does the next thing; the machine is between two instructions. `events`: those of the log that a replay has applied;
@@ -86,7 +95,8 @@ impl Saves {
         }
         match self.asked.pop_front() {
             Some(Asked::Save { sequence, full, hold_disks }) => {
-                self.save(machine, lane, events, (sequence, full, hold_disks)).map(|()| Attended::Nothing)
+                let pages = self.save(machine, lane, events, (sequence, full, hold_disks))?;
+                Ok(Attended::Saved { pages })
             }
             Some(Asked::Load { sequence, hold_disks }) => {
                 let mut files = machine.receive_state()?;
@@ -109,7 +119,8 @@ impl Saves {
         lane: &mut VcpuEnd,
         events: Option<u64>,
         (sequence, full, hold_disks): (u64, bool, bool),
-    ) -> Result<(), RunError> {
+    ) -> Result<usize, RunError> {
+        let mut pages = 0;
         if let Some(why) = machine.unsavable() {
             lane.send(&Outbound::Copied { sequence, error: Some(why) })?;
         } else {
@@ -118,10 +129,12 @@ impl Saves {
                 machine.hold_disks()?;
             }
             machine.hand_over(&files)?;
+            pages = machine.pages_to_copy();
             self.copying = Some(sequence);
             lane.send(&Outbound::Saved { sequence })?;
         }
-        Ok(lane.ring_doorbell()?)
+        lane.ring_doorbell()?;
+        Ok(pages)
     }
 
     /// Tells the broker that what follows happens in the state that was loaded.

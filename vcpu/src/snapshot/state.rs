@@ -166,6 +166,7 @@ impl SavedState {
         (core.a20_mask, core.delivered_icount) = (self.a20_mask, self.delivered_icount);
         (core.op_index, core.jumped, core.leave_block, core.service) = (0, false, false, false);
         core.mode_changed();
+        core.watchpoints_changed();
         core.leave_block = false;
         Ok(())
     }

@@ -78,10 +78,11 @@ fn data_matches(dr: &[u64; 8], address: u64, len: u64, write: bool) -> u64 {
 }
 
 impl Core {
-    /// To be called after any change of DR7: arms or disarms the slow path of memory accesses.
+    /// To be called after any change of DR7 or of a debugger's watchpoints: arms or disarms the slow path of memory accesses.
     pub fn breakpoints_changed(&mut self) {
         let on_data = |b: Breakpoint| matches!(b.access, access::WRITE | access::READ_WRITE);
-        self.watched = self.cpu.dr[7] & DR7_ENABLES != 0 && armed(&self.cpu.dr).any(on_data);
+        let own = self.cpu.dr[7] & DR7_ENABLES != 0 && armed(&self.cpu.dr).any(on_data);
+        self.watched = own || self.probe.watches();
         self.leave_block = true;
         self.refresh_access();
     }
@@ -89,6 +90,7 @@ impl Core {
     /// A data access of `len` bytes happened; #DB follows the instruction if a breakpoint matches.
     pub fn data_breakpoint(&mut self, gva: u64, len: u64, write: bool) {
         self.hit(data_matches(&self.cpu.dr, gva, len, write));
+        self.probe_access(gva, len, write);
     }
 
     /// An IN or OUT of `size` bytes happened. Cheap when no breakpoint is armed.

@@ -128,7 +128,8 @@ impl Service {
         undelivered: Vec<Undelivered>,
         hold_disks: bool,
     ) -> Result<(), WindowError> {
-        (self.work.clear(), self.sent.clear());
+        self.work.clear();
+        self.sent.clear();
         for back_end in self.back_ends.iter_mut().flatten() {
             back_end.stop()?;
         }

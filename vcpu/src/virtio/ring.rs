@@ -104,7 +104,7 @@ pub fn gather(ram: &Ram, segments: &[Segment]) -> Vec<u8> {
 pub fn scatter(ram: &mut Ram, segments: &[Segment], mut bytes: &[u8]) {
     for segment in segments {
         let (now, later) = bytes.split_at(bytes.len().min(segment.length as usize));
-        assert!(ram.write_bytes(segment.gpa, now), "segments were checked when they were popped");
+        assert!(ram.device_write(segment.gpa, now), "segments were checked when they were popped");
         bytes = later;
     }
 }
@@ -337,7 +337,7 @@ fn read<const N: usize>(ram: &Ram, base: u64, offset: u64, part: &'static str) -
 }
 
 fn write(ram: &mut Ram, base: u64, offset: u64, bytes: &[u8]) -> Result<(), RingFault> {
-    let inside = base.checked_add(offset).is_some_and(|gpa| ram.write_bytes(gpa, bytes));
+    let inside = base.checked_add(offset).is_some_and(|gpa| ram.device_write(gpa, bytes));
     if inside {
         Ok(())
     } else {

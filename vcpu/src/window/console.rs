@@ -1,7 +1,7 @@
 //! A console back-end, driven for the UARTs: bytes out, bytes in.
 //!
-//! Output is complete for the guest when it is copied into the window; if the window is full, host time passes and guest time stands
-//! still. Input stays in the window until `receive` is called, which is where it becomes an event.
+//! Output is complete for the guest when it is copied into the window; if the window is full, the machine stands still until it has
+//! room. Input stays in the window until `receive` is called, which is where it becomes an event.
 
 use super::device::DeviceWindow;
 use super::error::WindowError;
@@ -34,15 +34,12 @@ const SHAPES: [QueueShape; 2] = [
     },
 ];
 
-/// After this long without room the user is told whom the machine waits for.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// A back-end that is about to make room does so within microseconds; one that is blocked, within any time.
 const WAIT_MIN: Duration = Duration::from_micros(50);
 const WAIT_MAX: Duration = Duration::from_millis(2);
 
 /// The driver of one console.
 pub struct Console {
-    device: String,
     window: DeviceWindow<u16>,
     /// Number of the next receive buffer, as the journal shows it.
     next_buffer: u16,
@@ -55,7 +52,7 @@ impl Console {
     pub fn connect(socket: UnixStream, call: [OwnedFd; 2], name: &str) -> Result<Console, WindowError> {
         let mut window = DeviceWindow::connect(socket, call.into(), name, &SHAPES)?;
         window.start(0)?;
-        Ok(Console { device: name.to_string(), window, next_buffer: 0, receiving: false })
+        Ok(Console { window, next_buffer: 0, receiving: false })
     }
 
     /// The window, for another back-end.
@@ -63,17 +60,19 @@ impl Console {
         &mut self.window
     }
 
-    /// Hands `bytes` to the back-end. Waits in host time while the window is full.
-    pub fn transmit(&mut self, bytes: &[u8]) -> Result<(), WindowError> {
+    /// Hands as many of `bytes` to the back-end as its window has room for; their number.
+    pub fn transmit(&mut self, bytes: &[u8]) -> Result<usize, WindowError> {
+        self.reap()?;
+        let mut taken = 0;
         for part in bytes.chunks(TRANSMIT_BUFFER_SIZE) {
-            self.reap()?;
             if self.window.room(TRANSMIT, part.len(), 0) != Room::Now {
-                self.window.publish(TRANSMIT)?;
-                self.wait_for_room(part.len())?;
+                break;
             }
             self.window.submit(TRANSMIT, 0, part, 0, Framing::default());
+            taken += part.len();
         }
-        self.window.publish(TRANSMIT)
+        self.window.publish(TRANSMIT)?;
+        Ok(taken)
     }
 
     /// Waits until the host has taken all output; false: not within `timeout`.
@@ -139,23 +138,5 @@ impl Console {
             }
         }
         Ok(())
-    }
-
-    fn wait_for_room(&mut self, length: usize) -> Result<(), WindowError> {
-        let start = Instant::now();
-        let mut pause = WAIT_MIN;
-        let mut told = false;
-        loop {
-            self.reap()?;
-            if self.window.room(TRANSMIT, length, 0) == Room::Now {
-                return Ok(());
-            }
-            if !told && start.elapsed() >= PATIENCE {
-                tracing::warn!(device = %self.device, "the machine waits for the host to take output");
-                told = true;
-            }
-            self.window.wait(pause)?;
-            pause = (pause * 2).min(WAIT_MAX);
-        }
     }
 }

@@ -75,6 +75,7 @@ fn bare_core() -> Core {
         clock: VirtualClock::new(0),
         fast: Default::default(),
         watched: false,
+        probe: Default::default(),
         jumped: false,
         a20_mask: u64::MAX,
         delivered_icount: None,

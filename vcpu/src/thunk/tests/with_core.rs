@@ -41,6 +41,7 @@ fn core() -> Core {
         clock: VirtualClock::new(0),
         fast: FastMasks::default(),
         watched: false,
+        probe: Default::default(),
         jumped: false,
         trap_flag: false,
         a20_mask: u64::MAX,
