@@ -260,7 +260,13 @@ impl Live {
                     self.saves.tell_loaded(&mut self.lane, sequence)?;
                     return Ok(Some(Flow::Again));
                 }
-                Attended::Saved { pages } => tracing::info!(us, pages, "stood still for a save"),
+                Attended::Saved { pages } => {
+                    tracing::info!(us, pages, "stood still for a save");
+                    if self.paused || machine.halted() {
+                        // Nobody would wake it to copy.
+                        continue;
+                    }
+                }
                 Attended::Nothing | Attended::Refused => {}
             }
             if !self.awaits_state {
