@@ -129,3 +129,25 @@ impl Places {
         (found, bad)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recording_keeps_its_own_and_a_replay_writes_beside_it() {
+        let of = |mode, recording: Option<&str>, given: Option<&str>| {
+            let places = Places::of(mode, recording.map(Path::new), given.map(Path::new)).unwrap();
+            let name = |store: &Store| store.root().display().to_string();
+            (name(&places.own), places.others.iter().map(name).collect::<Vec<_>>())
+        };
+        let (own, others) = of(Mode::Record, Some("/r"), Some("/s"));
+        assert_eq!((own.as_str(), others), ("/r", vec!["/s".to_owned()]));
+        let (own, others) = of(Mode::Replay, Some("/r"), None);
+        assert_eq!((own.as_str(), others), ("/r.snapshots", vec!["/r".to_owned()]));
+        let (own, others) = of(Mode::Replay, Some("/r"), Some("/s"));
+        assert_eq!((own.as_str(), others), ("/s", vec!["/r".to_owned()]));
+        assert_eq!(of(Mode::Plain, None, Some("/s")), ("/s".to_owned(), vec![]));
+        assert!(of(Mode::Plain, None, None).0.ends_with("reprise/snapshots"));
+    }
+}
