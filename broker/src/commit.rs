@@ -7,6 +7,7 @@ use crate::disk_images;
 use crate::launch::host;
 use crate::launch::spawn::Spawn;
 use crate::run::RunError;
+use crate::snapshots::disks::present_layer;
 use nix::sys::signal::Signal;
 use replay::manifest::DiskIdentity;
 use replay::recording::Recording;
@@ -22,7 +23,7 @@ pub fn commit(path: &Path, only: Option<&str>) -> Result<(), RunError> {
         check_base(disk)?;
     }
     for (disk, layer) in &layers {
-        let (copied, zeroed) = merge(&disk.id, layer)?;
+        let (copied, zeroed) = merge(disk, layer)?;
         println!(
             "{}: {copied} bytes written and {zeroed} bytes made zero in '{}'; a replay of {} would see the changed \
              image: keep one from before, and give it with -drive",
@@ -52,8 +53,10 @@ fn layers<'a>(
         // It becomes the name of a file.
         id::check("disk", &disk.id).map_err(CliError)?;
     }
-    let layer = |disk: &'a DiskIdentity| (disk, recording.disks_path().join(format!("{}.qcow2", disk.id)));
-    let found: Vec<_> = wanted.map(layer).filter(|(_, layer)| layer.exists()).collect();
+    let directory = recording.disks_path();
+    let layer = |disk: &'a DiskIdentity| Ok((disk, present_layer(&directory, &disk.id).map_err(CliError)?));
+    let found: Vec<_> = wanted.map(layer).collect::<Result<_, CliError>>()?;
+    let found: Vec<_> = found.into_iter().filter(|(_, layer)| layer.exists()).collect();
     if found.is_empty() {
         let path = recording.path().display();
         return Err(CliError(format!(
@@ -82,10 +85,13 @@ fn check_base(recorded: &DiskIdentity) -> Result<(), CliError> {
 }
 
 /// Lets the block program merge; returns the bytes it has copied and those it has made zero.
-fn merge(id: &str, layer: &Path) -> Result<(u64, u64), RunError> {
+fn merge(disk: &DiskIdentity, layer: &Path) -> Result<(u64, u64), RunError> {
+    let id = &disk.id;
     let words = ["device", "block"].map(str::to_owned).into_iter();
     let spawn = Spawn {
-        arguments: words.chain([format!("--commit={}", layer.display())]).collect(),
+        arguments: words
+            .chain(["--commit-chain".to_owned(), layer.display().to_string(), disk.path.clone()])
+            .collect(),
         environment: vec![],
         keep: vec![],
         keep_inherited: vec![],

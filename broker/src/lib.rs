@@ -3,7 +3,7 @@
 //! Reading order: `cli` (what the user said), `wiring` (streams, disks, networks) and `machine` (what is built from it),
 //! `run` (the flows),
 //! `launch` (the tree of processes), `sequence` (the one loop that orders events), `journal` (where its inputs come
-//! from and go to), `hmp` (the monitor).
+//! from and go to), `hmp` (the monitor), `snapshots` (on disk).
 
 pub mod cli;
 pub mod commit;
@@ -32,6 +32,7 @@ pub mod qmp;
 pub mod recorded_functions;
 pub mod run;
 pub mod sequence;
+pub mod snapshots;
 pub mod streams;
 pub mod verify;
 pub mod wiring;

@@ -26,6 +26,9 @@ use crate::sequence::Sequence;
 use crate::sequence::core::{Core, Facts};
 use crate::sequence::ending::End;
 use crate::sequence::swap::Swapper;
+use crate::snapshots::disks::{Disks, tops_of_start};
+use crate::snapshots::places::{Places, Setup};
+use crate::snapshots::{Keeper, check_fits};
 use crate::streams::Stream;
 use crate::wiring::Wiring;
 use replay::difference::compare_image;
@@ -35,8 +38,11 @@ use replay::machine::Machine;
 use replay::manifest::{self, DiskIdentity, FORMAT, Manifest};
 use replay::recording::{self, Prepared, Recording, RecordingError, Replace};
 use replay::setup::Mode;
+use replay::store::Store;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Instructions between two digests of a recording.
 pub const DIGEST_INTERVAL: u64 = 10_000_000;
@@ -99,7 +105,7 @@ pub fn record(
     arguments: &[String],
     programs: &Programs,
 ) -> Result<End, RunError> {
-    let rr = RecordReplay { record: true, file: words.output.clone(), snapshot: None };
+    let rr = RecordReplay { record: true, file: words.output.clone(), snapshot: None, periodic: None };
     if !words.force && Recording::open(&rr.file).is_ok() {
         return Err(RecordingError::Exists(rr.file).into());
     }
@@ -138,9 +144,13 @@ fn new_run(
     let facts = facts(options, &machine, target.map(|target| (target.rr, time.utc)), &wiring);
     let prepared = target.map(|target| Prepared::new(&target.rr.file, target.replace)).transpose()?;
     warn(options, &wiring);
+    if let Some(tag) = &options.loadvm {
+        check_start(options, tag, &machine)?;
+    }
     let layered = prepared.as_ref().filter(|_| back_end::has_layers(&machine));
     let plan = Plan {
         layers: layered.map(Prepared::make_disks).transpose()?,
+        awaits_state: options.loadvm.is_some(),
         ..plan(machine, wiring, mode, options, target.map_or(0, |target| target.digest_interval))?
     };
     let panic_action = plan.machine.panic_action;
@@ -150,6 +160,30 @@ fn new_run(
         Ok(Box::new(Record::create(prepared.create(manifest)?)?))
     })?;
     Ok(end.under(panic_action))
+}
+
+/// Finds out whether a machine can start from a snapshot, before anything is replaced.
+fn check_start(options: &Options, tag: &str, machine: &Machine) -> Result<(), RunError> {
+    let places = Places::of_start(options.snapshot_directory.as_deref())?;
+    let found = places.find(tag).map_err(|error| CliError(format!("-loadvm: {error}")))?;
+    let Some((_, snapshot)) = found else {
+        let place = places.own.root().display();
+        return Err(CliError(format!("-loadvm: there is no snapshot '{tag}' in '{place}' (-snapdir)")).into());
+    };
+    check_fits(&snapshot.info, machine).map_err(|why| CliError(format!("-loadvm: {why}")).into())
+}
+
+/// Lets a replay begin where its recording began: at a snapshot in it.
+fn begin_at_start(plan: &mut Plan, path: &Path, manifest: &Manifest) -> Result<(), RunError> {
+    let Some(tag) = &manifest.start_snapshot else { return Ok(()) };
+    let store = Store::new(&std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
+    let cannot = |why: String| RunError::Tool(format!("{}: its start: {why}", path.display()));
+    let found = store.read(tag).map_err(|error| cannot(error.to_string()))?;
+    let snapshot = found.ok_or_else(|| cannot(format!("there is no snapshot '{tag}'")))?;
+    check_fits(&snapshot.info, &plan.machine).map_err(cannot)?;
+    plan.tops = tops_of_start(plan, &snapshot.info.disks, store.root());
+    plan.awaits_state = true;
+    Ok(())
 }
 
 fn manifest(
@@ -172,6 +206,8 @@ fn manifest(
         initrd: identify("-initrd", &machine.boot.initrd)?,
         disks,
         snapshot_tag: target.rr.snapshot.clone(),
+        start_snapshot: None,
+        ancestors: Vec::new(),
         host_cpu_vendor: host_cpu_vendor(),
         digest_interval: target.digest_interval,
     })
@@ -197,11 +233,17 @@ pub fn replay(options: &Options, path: &Path, snapshot: Option<&str>, show: bool
     let wiring = Wiring::of_replay(options, &manifest.machine, show)?;
     let machine = recorded_machine(options, &wiring, &manifest)?;
     let journal = Playback::open(recording)?;
-    let rr = RecordReplay { record: false, file: path.to_owned(), snapshot: manifest.snapshot_tag.clone() };
+    let rr = RecordReplay {
+        record: false,
+        file: path.to_owned(),
+        snapshot: manifest.snapshot_tag.clone(),
+        periodic: None,
+    };
     let facts = facts(options, &machine, Some((&rr, manifest.created_unix_s)), &wiring);
     warn(options, &wiring);
     warn_of_build(path, &manifest);
-    let plan = plan(machine, wiring, Mode::Replay, options, manifest.digest_interval)?;
+    let mut plan = plan(machine, wiring, Mode::Replay, options, manifest.digest_interval)?;
+    begin_at_start(&mut plan, path, &manifest)?;
     run(plan, options, facts, &mut |_| {}, || Ok(Box::new(journal)))
 }
 
@@ -241,7 +283,8 @@ pub fn replay_silently(
     let mut reached = 0;
     warn_of_build(path, &manifest);
     let captures = captures(&machine)?;
-    let plan = plan(machine, wiring, Mode::Replay, &options, manifest.digest_interval)?;
+    let mut plan = plan(machine, wiring, Mode::Replay, &options, manifest.digest_interval)?;
+    begin_at_start(&mut plan, path, &manifest)?;
     let end = run(
         Plan { captures, ..plan },
         &options,
@@ -272,6 +315,8 @@ fn plan(
         digest_interval,
         log: log_settings(options)?,
         layers: None,
+        tops: BTreeMap::new(),
+        awaits_state: false,
         restarts_disks: options.on_device_exit == DeviceExit::Pause,
         running: false,
         limits,
@@ -359,18 +404,27 @@ fn run(
         plan.captures.clear();
         plan.debugger = None;
         plan.running = true;
+        let setup = snapshot_setup(&plan, options, journal.as_ref())?;
+        let disks = Disks::of(&plan, setup.places.own.root());
+        let start_paused = plan.start_paused;
         facts.vcpu_pid = children.vcpu().map_or(0, |vcpu| vcpu.pid());
         let monitors = monitors.into_iter().map(|tree::MonitorLink { socket, stream }| {
             MonitorPort::new(socket, &stream.chardev, stream.language, stream.device.is_some())
         });
         let monitors = monitors.collect();
+        let doorbell = Arc::new(doorbell);
         let debugger = Debugger::new(control.try_clone().ok(), place);
-        let core = Core::new(lane, journal, facts, plan.start_paused).with_debugger(debugger);
+        let mut core = Core::new(lane, journal, facts, start_paused).with_debugger(debugger);
+        core.desk.places = Some(setup.places.clone());
+        let keeper = Keeper::new(setup, disks, Arc::clone(&doorbell));
         let swapper = Swapper::new(plan, control, pids, foreign);
         let on_device_exit = options.on_device_exit;
         let signals = &signals;
-        Sequence { core, doorbell, calls, monitors, children, swapper, on_device_exit, signals }.run(progress)
+        let mut sequence =
+            Sequence { core, doorbell, calls, monitors, children, swapper, keeper, on_device_exit, signals };
+        Ok(sequence.run(progress))
     });
+    let result = result.and_then(|end| end);
     terminal.restore();
     match result {
         // The child has said why.
@@ -380,6 +434,24 @@ fn run(
         }
         other => other,
     }
+}
+
+/// Where a run's snapshots are and which of them it begins with.
+fn snapshot_setup(plan: &Plan, options: &Options, journal: &dyn Journal) -> Result<Setup, RunError> {
+    let mode = journal.mode();
+    let rr = options.icount.record_replay.as_ref();
+    let start = journal.manifests().into_iter().next().and_then(|manifest| manifest.start_snapshot);
+    let given = options.loadvm.clone();
+    let is_replay = mode == Mode::Replay;
+    Ok(Setup {
+        places: Places::of(mode, journal.recording(), options.snapshot_directory.as_deref())?,
+        mode,
+        machine: plan.machine.clone(),
+        load: if is_replay { start } else { given.clone() },
+        go_to: given.filter(|_| is_replay).map(|tag| (tag, !plan.start_paused)),
+        save: rr.filter(|rr| rr.record).and_then(|rr| rr.snapshot.clone()),
+        periodic: rr.and_then(|rr| rr.periodic),
+    })
 }
 
 fn start(

@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::xxh3_64;
 pub const FORMAT: u32 = 2;
 /// Number of what a guest can see. Whoever changes that (a device, a table, an instruction's result, what an instruction
 /// counts) raises it: a recording of another revision may not replay.
-pub const REVISION: u32 = 2;
+pub const REVISION: u32 = 3;
 /// A longer manifest is refused unread.
 pub const MANIFEST_BYTES_MAX: u64 = 4 << 20;
 
@@ -44,10 +44,25 @@ pub struct Manifest {
     pub disks: Vec<DiskIdentity>,
     /// Name of the state at the start, from `rrsnapshot=`.
     pub snapshot_tag: Option<String>,
+    /// The snapshot in the recording from which it starts; none: it starts at power-on.
+    #[serde(default)]
+    pub start_snapshot: Option<String>,
+    /// Recordings whose first events this one shares, because a snapshot of theirs was loaded while it was recorded.
+    #[serde(default)]
+    pub ancestors: Vec<LogPlace>,
     /// Vendor string of the host CPU, e.g. `GenuineIntel`.
     pub host_cpu_vendor: String,
     /// Instructions between two digests in the log.
     pub digest_interval: u64,
+}
+
+/// A place in the log of a recording.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct LogPlace {
+    /// The recording's uuid.
+    pub uuid: String,
+    /// Events before the place.
+    pub events: u64,
 }
 
 /// A file of the host that the machine was made from.
@@ -163,6 +178,21 @@ impl Manifest {
         Ok(document.recording)
     }
 
+    /// Whether the log of this recording passes a place.
+    pub fn passes(&self, place: &LogPlace) -> bool {
+        let is_shared = |ancestor: &LogPlace| ancestor.uuid == place.uuid && place.events <= ancestor.events;
+        self.uuid == place.uuid || self.ancestors.iter().any(is_shared)
+    }
+
+    /// What a recording is called that goes on in another way from a place of this one. `uuid` is new.
+    pub fn branch(&self, events: u64, uuid: String) -> Manifest {
+        let shared =
+            |ancestor: &LogPlace| LogPlace { events: ancestor.events.min(events), ..ancestor.clone() };
+        let mut ancestors: Vec<LogPlace> = self.ancestors.iter().map(shared).collect();
+        ancestors.push(LogPlace { uuid: self.uuid.clone(), events });
+        Manifest { uuid, ancestors, ..self.clone() }
+    }
+
     /// What a user should know before replaying a recording of another build; none for this one's.
     pub fn build_warning(&self) -> Option<String> {
         let (recorded, ours) = (&self.build, build());
@@ -213,6 +243,8 @@ pub fn example() -> Manifest {
         kernel: Some(FileIdentity { path: "/boot/vmlinuz".into(), bytes: 3, sha256: "0".repeat(64) }),
         initrd: None,
         disks: vec![],
+        start_snapshot: None,
+        ancestors: vec![],
         snapshot_tag: Some("init".into()),
         host_cpu_vendor: "GenuineIntel".into(),
         digest_interval: 10_000_000,

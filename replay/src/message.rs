@@ -153,6 +153,33 @@ pub enum Control {
         /// Guest time.
         vtime: Vtime,
     },
+    /// Replay: the same for a place among the events at one icount.
+    SeekPlace {
+        /// Instructions retired.
+        icount: Icount,
+        /// Events of the log that were applied.
+        events: u64,
+    },
+    /// Save the machine's state: answered by [`Outbound::Saved`], then [`Outbound::Copied`].
+    Save {
+        /// All of RAM, not only what was written since the last save or load.
+        full: bool,
+        /// Disks' back-ends are about to be replaced: they get no request after those that the state knows.
+        hold_disks: bool,
+    },
+    /// Take the state in the files that are the next message on the control socket ([`crate::handover`]): answered by
+    /// [`Outbound::Loaded`].
+    Load {
+        /// As for `Save`; with an image that fits the state they come back.
+        hold_disks: bool,
+    },
+    /// Replay: there is a stored snapshot of this place, which [`Outbound::Fetch`] may ask for.
+    Known {
+        /// Instructions retired.
+        icount: Icount,
+        /// Events of the log that were applied.
+        events: u64,
+    },
     /// Replay: pause when the run comes here; once.
     Break {
         /// Instructions retired.
@@ -237,6 +264,32 @@ pub enum Outbound {
     /// [`Inbound::Rewound`].
     Rewind {
         /// Events of the log that were applied before that place.
+        events: u64,
+    },
+    /// State was saved as it is here, and is in files that are the next message on the control socket. The machine goes on.
+    Saved {
+        /// The command's number.
+        sequence: u64,
+    },
+    /// All pages of a saved state are in its file, unless there is an error.
+    Copied {
+        /// The command's number.
+        sequence: u64,
+        /// A line for the user.
+        error: Option<String>,
+    },
+    /// A state was taken: what follows happens from there on. With an error, nothing was changed.
+    Loaded {
+        /// The command's number.
+        sequence: u64,
+        /// A line for the user.
+        error: Option<String>,
+    },
+    /// Replay: the way is shorter from this stored snapshot.
+    Fetch {
+        /// Instructions retired.
+        icount: Icount,
+        /// Events of the log that were applied.
         events: u64,
     },
     /// The machine stands still until this back-end answers; none: it has.

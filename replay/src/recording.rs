@@ -5,6 +5,7 @@
 
 use crate::log::{self, LogError, Reader, Survey, Writer};
 use crate::manifest::{MANIFEST_BYTES_MAX, Manifest, ManifestError};
+use crate::store;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, BufReader, ErrorKind, Read, Write};
@@ -15,10 +16,14 @@ use thiserror::Error;
 const MANIFEST: &str = "manifest.json";
 const MANIFEST_NEW: &str = "manifest.json.new";
 const LOG: &str = "events.log";
+/// A log that is about to take the place of another.
+pub(crate) const LOG_NEW: &str = "events.log.new";
+/// Logs that were cut when a snapshot was loaded, with their manifests.
+pub(crate) const CUT: &str = "cut";
 const DISKS: &str = "disks";
 const DISKS_NEW: &str = "disks.new";
 /// Everything a recording may consist of. The manifest goes first: without it the rest is no recording.
-const PARTS: [&str; 6] = [MANIFEST, MANIFEST_NEW, LOG, DISKS, "snapshots", "pages"];
+const PARTS: [&str; 8] = [MANIFEST, MANIFEST_NEW, LOG, LOG_NEW, DISKS, store::SNAPSHOTS, store::PAGES, CUT];
 
 /// What to do with a recording that is there already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,6 +159,11 @@ impl Recording {
     /// What the recording says about itself.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// It is called otherwise from here on.
+    pub(crate) fn rename(&mut self, manifest: Manifest) {
+        self.manifest = manifest;
     }
 
     /// Where the layers of disks are: what the guest wrote.
@@ -306,7 +316,7 @@ fn remove(part: &Path) -> Result<(), RecordingError> {
     removed.map_err(|source| RecordingError::Host { action: "replace", path: part.into(), source })
 }
 
-fn write_manifest(directory: &Path, manifest: &Manifest) -> Result<(), RecordingError> {
+pub(crate) fn write_manifest(directory: &Path, manifest: &Manifest) -> Result<(), RecordingError> {
     let (new, path) = (directory.join(MANIFEST_NEW), directory.join(MANIFEST));
     let text = manifest.to_text();
     let text = text.map_err(|source| RecordingError::Manifest { path: directory.into(), source })?;
@@ -319,7 +329,7 @@ fn write_manifest(directory: &Path, manifest: &Manifest) -> Result<(), Recording
     written.map_err(|source| RecordingError::Host { action: "write", path, source })
 }
 
-fn create_file(path: &Path) -> io::Result<File> {
+pub(crate) fn create_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 

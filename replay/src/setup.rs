@@ -36,6 +36,8 @@ pub struct VcpuSetup {
     pub captures: Vec<(u16, i32)>,
     /// One entry for each of `machine.devices`.
     pub devices: Vec<DeviceFds>,
+    /// Before anything else a state is loaded.
+    pub awaits_state: bool,
     /// `-S`: wait for `cont` before the first instruction.
     pub start_paused: bool,
     /// Instructions between two digests.

@@ -17,9 +17,12 @@ mod images;
 mod killed;
 #[path = "../program/lab.rs"]
 mod lab;
+#[path = "../program/monitor_client.rs"]
+mod monitor_client;
 mod networks;
 #[path = "../program/process.rs"]
 mod process;
+mod snapshots;
 
 use debian::{CLOUD, GENERIC, INITRD, IO_INITRD, guests};
 use lab::Lab;

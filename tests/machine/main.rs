@@ -29,4 +29,5 @@ mod qmp;
 mod qmp_client;
 mod replaying;
 mod seeking;
+mod snapshots;
 mod stub;

@@ -70,6 +70,7 @@ fn setup(description: &Description, mode: Mode, digest_interval: u64, start_paus
         debugger_fd: None,
         captures: vec![],
         devices: vec![],
+        awaits_state: false,
         start_paused,
         digest_interval,
     }
@@ -191,7 +192,8 @@ impl<'a> Case<'a> {
         let habits = Habits::of_replay(dice);
         let world = Rc::new(RefCell::new(World::new(core, lines.clone(), false, habits, Fate::Well, dice)));
         let mut machine = self.machine(&lines);
-        let mut inputs = VcpuPlayback::new(vcpu, paused, Box::new(Clock(world.clone())));
+        let setup = setup(&self.description, Mode::Replay, self.digest_interval, paused);
+        let mut inputs = VcpuPlayback::new(vcpu, &setup, Box::new(Clock(world.clone())));
         let by_itself = drive(&mut machine, &mut inputs, &world, dice);
         assert!(by_itself, "the replay was killed: {:?}", world.borrow().end);
         drop(inputs);

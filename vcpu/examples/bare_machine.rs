@@ -57,6 +57,7 @@ fn setup(arguments: &[String], ram_mib: u64) -> VcpuSetup {
         debugger_fd: None,
         captures: vec![],
         devices: vec![],
+        awaits_state: false,
         start_paused: false,
         digest_interval: 0,
     }

@@ -1,8 +1,14 @@
 //! `-icount`: the rate of guest time, and recording and replaying. Errors in QEMU's words.
 
 use super::keyval::KeyValues;
+use crate::snapshots::places::Periodic;
 use std::path::PathBuf;
+use std::time::Duration;
 
+/// Seconds between two snapshots that are made from time to time, unless `rrsnaptime=` says otherwise.
+const PERIODIC_SECONDS: u64 = 60;
+/// How many of them are kept, unless `rrsnapcount=` says otherwise.
+const PERIODIC_COUNT: u64 = 10;
 /// Largest `shift`.
 pub const SHIFT_MAX: u8 = 10;
 
@@ -35,6 +41,8 @@ pub struct RecordReplay {
     pub file: PathBuf,
     /// Name of the state at the start.
     pub snapshot: Option<String>,
+    /// `rrsnapmode=periodic`: snapshots from time to time.
+    pub periodic: Option<Periodic>,
 }
 
 /// Reads the value of `-icount`.
@@ -46,6 +54,9 @@ pub fn parse(text: &str) -> Result<IcountOption, String> {
     let rr = list.take("rr")?;
     let file = list.take("rrfile")?;
     let snapshot = list.take("rrsnapshot")?;
+    let mode = list.take("rrsnapmode")?;
+    let interval = take_count(&mut list, "rrsnaptime")?;
+    let count = take_count(&mut list, "rrsnapcount")?;
     list.finish()?;
     if align && shift_text.is_none() {
         return Err("Please specify shift option when using align".to_owned());
@@ -65,6 +76,9 @@ pub fn parse(text: &str) -> Result<IcountOption, String> {
             if file.is_some() || snapshot.is_some() {
                 return Err("rrfile= and rrsnapshot= need rr=record or rr=replay".to_owned());
             }
+            if mode.is_some() {
+                return Err("rrsnapmode= needs rr=record".to_owned());
+            }
             return Ok(IcountOption { shift, sleep, record_replay: None });
         }
         Some("record") => true,
@@ -72,8 +86,28 @@ pub fn parse(text: &str) -> Result<IcountOption, String> {
         Some(other) => return Err(format!("Invalid icount rr option: {other}")),
     };
     let file = file.filter(|name| !name.is_empty()).ok_or("File name not specified for replay")?;
-    let record_replay = Some(RecordReplay { record, file: PathBuf::from(file), snapshot });
+    let periodic = match mode.as_deref() {
+        None | Some("none") if interval.is_some() || count.is_some() => {
+            return Err("rrsnaptime= and rrsnapcount= need rrsnapmode=periodic".to_owned());
+        }
+        None | Some("none") => None,
+        Some("periodic") if !record => return Err("rrsnapmode= needs rr=record".to_owned()),
+        Some("periodic") => Some(Periodic {
+            interval: Duration::from_secs(interval.unwrap_or(PERIODIC_SECONDS)),
+            count: count.unwrap_or(PERIODIC_COUNT) as usize,
+        }),
+        Some(other) => return Err(format!("Invalid rrsnapmode option: {other}")),
+    };
+    let record_replay = Some(RecordReplay { record, file: PathBuf::from(file), snapshot, periodic });
     Ok(IcountOption { shift, sleep, record_replay })
+}
+
+/// A number of at least one.
+fn take_count(list: &mut KeyValues, name: &str) -> Result<Option<u64>, String> {
+    match list.take_number(name)? {
+        Some(0) => Err(format!("{name}= is at least 1")),
+        number => Ok(number),
+    }
 }
 
 fn parse_shift(text: &str) -> Result<Shift, String> {

@@ -77,6 +77,10 @@ pub struct Options {
     pub nographic: bool,
     /// `-nodefaults`.
     pub nodefaults: bool,
+    /// `-loadvm`: the snapshot from which the machine starts.
+    pub loadvm: Option<String>,
+    /// `-snapdir`: where snapshots are.
+    pub snapshot_directory: Option<PathBuf>,
     /// `-name`.
     pub name: Option<String>,
     /// `-uuid`, in its usual form.

@@ -32,7 +32,6 @@ pub const REFUSED: &[(&str, bool)] = &[
     ("incoming", true),
     ("iscsi", true),
     ("k", true),
-    ("loadvm", true),
     ("mem-path", true),
     ("mem-prealloc", false),
     ("msg", true),

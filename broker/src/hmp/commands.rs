@@ -5,7 +5,7 @@ use super::host::{Host, RunStatus, Ticket};
 use super::inquiry::{Begin, Inquired};
 use super::place::{Place, Position};
 use super::table::{COMMANDS, INFO, Question, Row, Run, find, help_line};
-use super::{keys, session};
+use super::keys;
 use crate::cli::gdb;
 use replay::event::Input;
 use replay::message::Offer;
@@ -217,38 +217,6 @@ pub(super) fn mouse_button(context: &mut Context<'_>, args: &Args) {
     context.offer(Offer::Input(Input::MouseButtons { buttons: buttons as u8 }));
 }
 
-pub(super) fn savevm(context: &mut Context<'_>, _: &Args) {
-    context.error("snapshots are not supported yet");
-}
-
-pub(super) fn loadvm(context: &mut Context<'_>, args: &Args) {
-    let tag = args.text("name").unwrap_or_default().to_owned();
-    match context.host.start_snapshot() {
-        _ if tag.is_empty() => context.line("loadvm: string expected"),
-        Some((name, _)) if *name == tag => match context.host.replay_status().mode {
-            // The name of the start of the recording.
-            Mode::Replay => {
-                let went = context.host.seek(0);
-                context.wait_for(went);
-            }
-            Mode::Plain | Mode::Record => context.error("loading a snapshot is not supported yet"),
-        },
-        _ => context.error(&format!("Snapshot '{tag}' does not exist in one or more devices")),
-    }
-}
-
-pub(super) fn delvm(context: &mut Context<'_>, args: &Args) {
-    let tag = args.text("name").unwrap_or_default().to_owned();
-    match context.host.start_snapshot() {
-        _ if tag.is_empty() => context.line("delvm: string expected"),
-        Some((name, _)) if *name == tag => {
-            context.error(&format!("snapshot '{tag}' is the start of the recording"));
-        }
-        // As QEMU: nothing to delete is no error.
-        _ => {}
-    }
-}
-
 pub(super) fn replay_break(context: &mut Context<'_>, args: &Args) {
     let Some(place) = args.place() else { return };
     let status = context.host.replay_status();
@@ -321,20 +289,6 @@ pub(super) fn info_replay(context: &mut Context<'_>, _: &Args) {
 
 pub(super) fn info_version(context: &mut Context<'_>, _: &Args) {
     context.line(env!("CARGO_PKG_VERSION"));
-}
-
-pub(super) fn info_snapshots(context: &mut Context<'_>, _: &Args) {
-    let Some((tag, unix_s)) = context.host.start_snapshot() else {
-        return context.line("There is no snapshot available.");
-    };
-    // The state at the start is made anew from the manifest, so it takes no room.
-    let row = |id: &str, tag: &str, size: &str, date: &str, clock: &str, icount: &str| {
-        format!("{id:<9} {tag:<16} {size:>8}{date:>20}{clock:>13}{icount:>11}\n")
-    };
-    let mut text = "List of snapshots present on all disks:\n".to_owned();
-    text.push_str(&row("ID", "TAG", "VM SIZE", "DATE", "VM CLOCK", "ICOUNT"));
-    text.push_str(&row("--", tag, "0 KiB", &session::date_text(unix_s), "00:00:00.000", "0"));
-    context.out.push_str(&text);
 }
 
 pub(super) fn info_name(context: &mut Context<'_>, _: &Args) {

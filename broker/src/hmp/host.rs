@@ -3,9 +3,11 @@
 use super::inquiry::{Begin, Inquired};
 use crate::cli::chardev::Chardev;
 use crate::cli::gdb::GdbDevice;
+use crate::snapshots::desk::Request;
 use replay::machine::Machine;
 use replay::message::Offer;
 use replay::setup::Mode;
+use replay::store::Info;
 use replay::time::Vtime;
 
 /// What `info status` tells.
@@ -55,6 +57,10 @@ pub trait Host {
     fn uuid(&self) -> Option<&str>;
     /// `rrsnapshot=`: the name of the state at the start and when it was made (seconds since 1970).
     fn start_snapshot(&self) -> Option<(&str, i64)>;
+    /// All snapshots, and lines about what cannot be read.
+    fn snapshots(&self) -> (Vec<Info>, Vec<String>);
+    /// Saves, loads or deletes a snapshot.
+    fn request_snapshot(&mut self, request: Request) -> Result<Option<Ticket>, String>;
     /// All streams: id and file name.
     fn chardevs(&self) -> Vec<(String, String)>;
     /// The machine, once there is one.

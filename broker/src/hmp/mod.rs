@@ -19,4 +19,5 @@ mod memory;
 mod place;
 mod registers;
 pub mod session;
+mod snapshots;
 pub mod table;

@@ -209,6 +209,11 @@ pub fn date_text(unix_s: i64) -> String {
     format!("{year:04}-{month:02}-{:02} {hour:02}:{minute:02}:{:02}", days + 1, second % 60)
 }
 
+/// `20261120213354`, in UTC.
+pub fn date_digits(unix_s: i64) -> String {
+    date_text(unix_s).chars().filter(char::is_ascii_digit).collect()
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::super::host::{ReplayStatus, RunStatus};
@@ -216,11 +221,13 @@ pub(crate) mod tests {
     use super::*;
     use crate::cli::chardev::Chardev;
     use crate::cli::gdb::GdbDevice;
+    use crate::snapshots::desk::Request;
     use replay::event::Input;
     use replay::inspect::Query;
     use replay::machine::Machine;
     use replay::message::Offer;
     use replay::setup::Mode;
+    use replay::store::Info;
     use replay::time::Vtime;
 
     /// A run that remembers what it was asked.
@@ -274,6 +281,15 @@ pub(crate) mod tests {
         }
         fn start_snapshot(&self) -> Option<(&str, i64)> {
             (self.mode != Mode::Plain).then_some(("init", 1_795_210_434))
+        }
+        fn snapshots(&self) -> (Vec<Info>, Vec<String>) {
+            (vec![], vec![])
+        }
+        fn request_snapshot(&mut self, request: Request) -> Result<Option<Ticket>, String> {
+            match request {
+                Request::Load(tag) => Err(format!("Snapshot '{tag}' does not exist in one or more devices")),
+                Request::Save(_) | Request::Delete(_) => Ok(None),
+            }
         }
         fn chardevs(&self) -> Vec<(String, String)> {
             vec![("serial0".to_owned(), "stdio".to_owned())]

@@ -2,9 +2,8 @@
 
 use super::args::{Args, Argument, Kind, may, needs};
 use super::commands::{self as run, Context};
-use super::hardware;
 use super::inquiry::{Asker, Task};
-use super::{info, memory};
+use super::{hardware, info, memory, snapshots};
 
 /// Carries a command out.
 type Handler = fn(&mut Context<'_>, &Args);
@@ -61,7 +60,7 @@ use Kind::{Format, Integer, Place, Rest, Switch, Text};
 pub const COMMANDS: &[Row] = &[
     row(&["chardev-change"], &[needs("id", Text), needs("args", Rest)], "id args", "change chardev", hardware::chardev_change),
     row(&["cont", "c"], &[], "", "resume emulation", run::cont),
-    row(&["delvm"], &[needs("name", Rest)], "tag", "delete a VM snapshot from its tag", run::delvm),
+    row(&["delvm"], &[needs("name", Rest)], "tag", "delete a VM snapshot from its tag", snapshots::delvm),
     row(&["device_restart"], &[needs("id", Text)], "id",
         "start the back-end of a device again; requests without an answer are submitted once more", hardware::device_restart),
     row(&["gdbserver"], &[may("device", Rest)], "[device]",
@@ -71,7 +70,7 @@ pub const COMMANDS: &[Row] = &[
     row(&["help", "?"], &[may("name", Rest)], "[cmd]", "show the help", run::help),
     asks(&["i"], &[needs("fmt", Format), needs("addr", Integer)], "/fmt addr", "I/O port read", memory::port_read),
     row(&["info"], &[may("item", Rest)], "[subcommand]", "show various information about the system state", run::info),
-    row(&["loadvm"], &[needs("name", Rest)], "tag", "restore a VM snapshot from its tag", run::loadvm),
+    row(&["loadvm"], &[needs("name", Rest)], "tag", "restore a VM snapshot from its tag", snapshots::loadvm),
     asks(&["memsave"], &[needs("val", Integer), needs("size", Integer), needs("filename", Text)], "addr size file",
         "save to disk virtual memory dump starting at 'addr' of size 'size'", memory::memsave),
     row(&["mouse_button"], &[needs("button_state", Integer)], "state",
@@ -92,7 +91,7 @@ pub const COMMANDS: &[Row] = &[
     row(&["replay_seek"], &[needs("icount", Place)], "icount",
         "replay execution to the specified instruction count", run::replay_seek),
     row(&["savevm"], &[may("name", Rest)], "tag",
-        "save a VM snapshot. If no tag is provided, a new snapshot is created", run::savevm),
+        "save a VM snapshot. If no tag is provided, a new snapshot is created", snapshots::savevm),
     row(&["sendkey"], &[needs("keys", Text), may("hold-time", Integer)], "keys [hold_ms]",
         "send keys to the VM (e.g. 'sendkey ctrl-alt-f1', default hold time=100 ms)", run::sendkey),
     row(&["stop", "s"], &[], "", "stop emulation", run::stop),
@@ -128,7 +127,7 @@ pub const INFO: &[Row] = &[
         "show the cpu registers (-a: show register info for all cpus; vcpu: specific vCPU to query; \
          show the current CPU's registers if no argument is specified)", info::registers),
     row(&["replay"], &[], "", "show record/replay information", run::info_replay),
-    row(&["snapshots"], &[], "", "show the currently saved VM snapshots", run::info_snapshots),
+    row(&["snapshots"], &[], "", "show the currently saved VM snapshots", snapshots::info_snapshots),
     row(&["status"], &[], "", "show the current VM status (running|paused)", run::info_status),
     asks(&["tlb"], &[], "", "show virtual to physical memory mappings", info::tlb),
     row(&["uuid"], &[], "", "show the current VM UUID", run::info_uuid),

@@ -76,6 +76,8 @@ fn write_text(
         ("command line", manifest.command_line.join(" ")),
         ("host CPU", manifest.host_cpu_vendor.clone()),
         ("rrsnapshot", manifest.snapshot_tag.clone().unwrap_or("none".into())),
+        ("start", start_text(manifest)),
+        ("cut off", cut_text(recording)),
         ("log", log),
         ("events", counts.join(", ")),
         ("length", format!("{} instructions", survey.progress)),
@@ -93,6 +95,7 @@ fn as_json(recording: &Recording, survey: &Survey, counts: &Counts, ending: &End
     json!({
         "path": recording.path().display().to_string(),
         "manifest": recording.manifest(),
+        "cut_logs": recording.cut_logs().len(),
         "log": {
             "bytes": survey.bytes,
             "blocks": survey.blocks,
@@ -103,6 +106,19 @@ fn as_json(recording: &Recording, survey: &Survey, counts: &Counts, ending: &End
             "ending": ending_json(ending),
         },
     })
+}
+
+fn start_text(manifest: &Manifest) -> String {
+    manifest.start_snapshot.as_ref().map_or("power-on".into(), |tag| format!("snapshot {tag}"))
+}
+
+/// What came after places to which a snapshot took the machine back.
+fn cut_text(recording: &Recording) -> String {
+    match recording.cut_logs().len() {
+        0 => "nothing".into(),
+        1 => "1 log".into(),
+        count => format!("{count} logs"),
+    }
 }
 
 fn machine_text(manifest: &Manifest) -> String {

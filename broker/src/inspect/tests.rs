@@ -129,7 +129,7 @@ fn info_tells_what_was_recorded() {
     info(&recording, Form::Text, &mut out).unwrap();
     let text = String::from_utf8(out).unwrap();
     for part in [
-        "format        2, made by reprise 0.1.0+r2\n",
+        "format        2, made by reprise 0.1.0+r3\n",
         "created       2023-11-14 22:13:21 UTC\n",
         "machine       256 MiB RAM, 1 CPU x86-64-v3,-avx2, icount shift=5, RTC from 2023-11-14 22:13:20 UTC\n",
         "initrd        none\n",

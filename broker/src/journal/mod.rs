@@ -18,9 +18,11 @@ pub use plain::Plain;
 pub use playback::Playback;
 pub use record::Record;
 
+use replay::branch::Cut;
 use replay::event::{ShutdownCause, Stamped};
 use replay::lane::{BrokerEnd, LaneError};
 use replay::log::LogError;
+use replay::manifest::{LogPlace, Manifest};
 use replay::message::{Inbound, Offer};
 use replay::recording::RecordingError;
 use replay::setup::Mode;
@@ -63,6 +65,21 @@ pub trait Journal {
 
     /// A line that the user should see now, if there is one.
     fn take_warning(&mut self) -> Option<String>;
+
+    /// Where the run is in its log; a replay tells its events itself.
+    fn place(&self) -> Option<LogPlace> {
+        None
+    }
+
+    /// What the recording says about itself, then what those said that were cut off it.
+    fn manifests(&self) -> Vec<Manifest> {
+        Vec::new()
+    }
+
+    /// The machine was put elsewhere: the log goes on from there.
+    fn cut(&mut self, _cut: &Cut) -> Result<(), JournalError> {
+        Ok(())
+    }
 
     /// The vCPU went to another place: sends the log again from behind the first `events` events.
     fn rewind(&mut self, _lane: &mut BrokerEnd, _events: u64) -> Result<(), JournalError> {

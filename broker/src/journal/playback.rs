@@ -4,6 +4,7 @@ use super::{JOURNAL_SEQUENCE, Journal, JournalError};
 use replay::event::{Event, ShutdownCause, Stamped};
 use replay::lane::{BrokerEnd, RING_BYTES};
 use replay::log::{Ending, Reader, Step};
+use replay::manifest::{LogPlace, Manifest};
 use replay::message::{Control, Inbound, LogEnding, Offer};
 use replay::recording::{Recording, RecordingError};
 use replay::setup::Mode;
@@ -152,6 +153,14 @@ impl<R: Read> Journal for Playback<R> {
             Ending::Cut { last_icount, .. } => *last_icount,
             Ending::Damaged(damage) => damage.from,
         })
+    }
+
+    fn place(&self) -> Option<LogPlace> {
+        Some(LogPlace { uuid: self.recording.manifest().uuid.clone(), events: 0 })
+    }
+
+    fn manifests(&self) -> Vec<Manifest> {
+        vec![self.recording.manifest().clone()]
     }
 
     fn take_warning(&mut self) -> Option<String> {

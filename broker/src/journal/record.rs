@@ -1,11 +1,13 @@
 //! A run that is recorded.
 
 use super::{Journal, JournalError, send_offer};
+use replay::branch::{Cut, Keeps};
 use replay::event::{Event, ShutdownCause, Stamped};
 use replay::lane::BrokerEnd;
 use replay::log::{LogError, Storage, Writer};
+use replay::manifest::{LogPlace, Manifest};
 use replay::message::Offer;
-use replay::recording::Recording;
+use replay::recording::{Recording, RecordingError};
 use replay::setup::Mode;
 use replay::time::Icount;
 use std::fs::File;
@@ -21,20 +23,26 @@ pub struct Record<S: Storage = File> {
     /// Progress in the log, kept for the time after a failure.
     written: Icount,
     has_shutdown: bool,
+    /// Events in the log.
+    events: u64,
+    /// Puts another log in the place of the one that was complete on disk.
+    branch: fn(&mut Recording, &Cut) -> Result<Writer<S>, RecordingError>,
 }
 
 impl Record<File> {
     /// Begins the log of a new recording.
     pub fn create(recording: Recording) -> Result<Record, JournalError> {
         let writer = recording.create_log()?;
-        Ok(Record::with_writer(recording, writer))
+        Ok(Record { branch: Recording::branch_off, ..Record::with_writer(recording, writer) })
     }
 }
 
 impl<S: Storage> Record<S> {
     /// Records into a given log.
     pub fn with_writer(recording: Recording, writer: Writer<S>) -> Record<S> {
-        Record { recording, writer: Some(writer), written: Icount(0), has_shutdown: false }
+        let branch =
+            |recording: &mut Recording, _: &Cut| Err(RecordingError::NoLog(recording.path().to_owned()));
+        Record { recording, writer: Some(writer), written: Icount(0), has_shutdown: false, events: 0, branch }
     }
 
     /// Does something with the writer unless it has failed before.
@@ -74,6 +82,7 @@ impl<S: Storage> Journal for Record<S> {
         if !matches!(stamped.event, Event::Digest { .. }) {
             self.has_shutdown = matches!(stamped.event, Event::Shutdown { .. });
         }
+        self.events += 1;
         self.write(|writer| writer.append(stamped))
     }
 
@@ -96,6 +105,30 @@ impl<S: Storage> Journal for Record<S> {
         };
         let path = self.recording.log_path();
         writer.finish(icount).map(drop).map_err(|source| JournalError::Log { path, source })
+    }
+
+    fn place(&self) -> Option<LogPlace> {
+        Some(LogPlace { uuid: self.recording.manifest().uuid.clone(), events: self.events })
+    }
+
+    fn manifests(&self) -> Vec<Manifest> {
+        let cut = self.recording.cut_logs().into_iter().map(|cut| cut.manifest);
+        std::iter::once(self.recording.manifest().clone()).chain(cut).collect()
+    }
+
+    fn cut(&mut self, cut: &Cut) -> Result<(), JournalError> {
+        let Some(writer) = self.writer.take() else { return Ok(()) };
+        let path = self.recording.log_path();
+        let last = writer.last();
+        writer.finish(last).map_err(|source| JournalError::Log { path, source })?;
+        self.writer = Some((self.branch)(&mut self.recording, cut)?);
+        self.written = cut.icount;
+        self.has_shutdown = false;
+        self.events = match &cut.keeps {
+            Keeps::Until(place) => place.events,
+            Keeps::Start(_) => 0,
+        };
+        Ok(())
     }
 
     fn take_warning(&mut self) -> Option<String> {

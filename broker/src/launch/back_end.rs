@@ -2,7 +2,7 @@
 //!
 //! What a device process does with its arguments is in docs/devices.md.
 
-use super::plan::Plan;
+use super::plan::{Plan, Top};
 use crate::cli::keyval::KeyValues;
 use replay::device::{DeviceKind, Disk, Image};
 use replay::machine::Machine;
@@ -73,7 +73,10 @@ fn block_arguments(plan: &Plan, index: u16, id: &str, disk: &Disk) -> Vec<String
         }
         _ => None,
     };
-    let mut arguments = image_arguments(disk, layer, plan);
+    let mut arguments = match plan.tops.get(&index) {
+        Some(top) => top_arguments(top, plan.mode),
+        None => image_arguments(disk, layer, plan),
+    };
     if disk.read_only {
         arguments.push("--read-only".to_owned());
     }
@@ -95,6 +98,19 @@ fn block_arguments(plan: &Plan, index: u16, id: &str, disk: &Disk) -> Vec<String
     add("cache", if disk.cache_unsafe { "unsafe" } else { "writeback" }.to_owned());
     if let Some(bytes) = disk.logical_block_size {
         add("logical-block-size", bytes.to_string());
+    }
+    arguments
+}
+
+/// The same for a disk that was moved to another image.
+fn top_arguments(top: &Top, mode: Mode) -> Vec<String> {
+    let mut arguments = vec![format!("--image={}", top.image.display())];
+    if !top.format.is_empty() {
+        arguments.push(format!("--format={}", top.format));
+    }
+    arguments.extend(top.layer.as_ref().map(|layer| format!("--layer={}", layer.display())));
+    if mode == Mode::Replay {
+        arguments.push("--snapshot".to_owned());
     }
     arguments
 }

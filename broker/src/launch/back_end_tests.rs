@@ -18,6 +18,8 @@ fn plan(line: &str, mode: Mode) -> Plan {
         digest_interval: 0,
         log: LogSettings::default(),
         layers: (mode == Mode::Record).then(|| "/r/disks.new".into()),
+        tops: std::collections::BTreeMap::new(),
+        awaits_state: false,
         restarts_disks: options.on_device_exit == crate::cli::options::DeviceExit::Pause,
         running: false,
         limits,

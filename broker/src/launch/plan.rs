@@ -10,6 +10,17 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+/// Where a disk's bytes are now: not in the image of its machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Top {
+    /// The image to open.
+    pub image: PathBuf,
+    /// Its format.
+    pub format: String,
+    /// A layer that is to be made over it.
+    pub layer: Option<PathBuf>,
+}
+
 /// A run: the machine and everything around it.
 #[derive(Debug)]
 pub struct Plan {
@@ -27,6 +38,10 @@ pub struct Plan {
     pub log: LogSettings,
     /// Where a recording's disks are written.
     pub layers: Option<PathBuf>,
+    /// Disks that are elsewhere than at their start, by device.
+    pub tops: BTreeMap<u16, Top>,
+    /// The vCPU process loads a state before anything else.
+    pub awaits_state: bool,
     /// A disk's process that dies is replaced by another (`-action device-exit=pause`).
     pub restarts_disks: bool,
     /// The run has begun: layers exist.

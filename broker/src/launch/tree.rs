@@ -216,6 +216,7 @@ impl Tree {
             debugger_fd: plan.debugger.as_ref().map(AsRawFd::as_raw_fd),
             captures: captures.map(|(function, file)| (*function, file.as_raw_fd())).collect(),
             devices,
+            awaits_state: plan.awaits_state,
             start_paused: plan.start_paused,
             digest_interval: plan.digest_interval,
         };

@@ -13,10 +13,13 @@ use crate::debugger::{self, Debugger};
 use crate::hmp::host::{Host, ReplayStatus, RunStatus, Ticket};
 use crate::hmp::inquiry::{Begin, Inquired, Inquiries};
 use crate::journal::{JOURNAL_SEQUENCE, Journal, JournalError};
+use crate::snapshots::desk::{News, Request};
+use crate::snapshots::{Desk, Places};
 use replay::event::{DeviceIndex, Input, ShutdownCause};
 use replay::lane::{BrokerEnd, RunState};
 use replay::machine::Machine;
 use replay::message::{Control, Inbound, Offer, Outbound, PauseReason};
+use replay::store::Info;
 use replay::time::{Icount, Vtime};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -55,16 +58,20 @@ const RELEASES_MAX: usize = 64;
 /// The machine's side of a run.
 pub struct Core {
     lane: BrokerEnd,
-    journal: Box<dyn Journal>,
-    facts: Facts,
+    pub(crate) journal: Box<dyn Journal>,
+    pub(crate) facts: Facts,
     debugger: Debugger,
     last_ticket: Ticket,
-    done_tickets: Vec<Ticket>,
-    status: RunStatus,
+    pub(crate) done_tickets: Vec<Ticket>,
+    pub(crate) status: RunStatus,
     releases: Vec<Release>,
     divergence: Option<Divergence>,
     /// The vCPU is at another place than it was.
     rewound: bool,
+    /// The machine was put into another state since the status was read.
+    pub(crate) reloaded: bool,
+    /// Requests for snapshots, and news of them.
+    pub desk: Desk,
     /// The back-end for which the machine stands still.
     waiting_for: Option<DeviceIndex>,
     /// Devices without a back-end.
@@ -76,7 +83,7 @@ pub struct Core {
     /// All that monitors asked for and have no answer to.
     unanswered_swaps: BTreeSet<Ticket>,
     /// Why requests failed of which monitors are told next.
-    failures: Vec<(Ticket, String)>,
+    pub(crate) failures: Vec<(Ticket, String)>,
     /// Monitor commands that wait for answers of the vCPU process.
     inquiries: Inquiries,
     /// The way to a place: its request, and instructions at the place if that is known.
@@ -84,7 +91,7 @@ pub struct Core {
     /// What those are told who do not ask.
     notices: Notices,
     /// Instructions so far: of the last status or the last event.
-    icount: u64,
+    pub(crate) icount: u64,
     /// When the journal was last made safe.
     flushed: Instant,
     starting: bool,
@@ -108,6 +115,8 @@ impl Core {
             releases: Vec::new(),
             divergence: None,
             rewound: false,
+            reloaded: false,
+            desk: Desk::default(),
             waiting_for: None,
             lost: BTreeSet::new(),
             swaps: Vec::new(),
@@ -159,7 +168,9 @@ impl Core {
         while let Some(message) = self.lane.receive().map_err(|error| error.to_string())? {
             end = self.take(message)?.or(end);
         }
-        if std::mem::take(&mut self.rewound) {
+        if std::mem::take(&mut self.reloaded) {
+            // The status may be from before; the log and the messages after it are right.
+        } else if std::mem::take(&mut self.rewound) {
             self.icount = self.lane.status().map_err(|error| error.to_string())?.icount.0;
         } else {
             self.icount = self.icount.max(status.icount.0);
@@ -203,6 +214,17 @@ impl Core {
             Outbound::Note { text } => eprintln!("reprise: {text}"),
             Outbound::Debugger(what) => return self.debugger_says(what),
             Outbound::Waiting { device } => self.waiting_for = device,
+            Outbound::Saved { sequence } => {
+                let place = self.journal.place();
+                self.desk.news.push_back(News::Saved { sequence, place });
+            }
+            Outbound::Copied { sequence, error } => {
+                self.desk.news.push_back(News::Copied { sequence, error });
+            }
+            Outbound::Fetch { icount, events } => {
+                self.desk.news.push_back(News::Fetch { icount: icount.0, events });
+            }
+            Outbound::Loaded { sequence, error } => self.loaded(sequence, error)?,
             Outbound::Rewind { events } => {
                 self.journal.rewind(&mut self.lane, events).map_err(|error| error.to_string())?;
                 self.rewound = true;
@@ -356,12 +378,12 @@ impl Core {
         Ok(Some(ticket))
     }
 
-    fn new_ticket(&mut self) -> Ticket {
+    pub(crate) fn new_ticket(&mut self) -> Ticket {
         self.last_ticket += 1;
         self.last_ticket
     }
 
-    fn send_control(&mut self, sequence: Ticket, control: Control) -> Result<(), String> {
+    pub(crate) fn send_control(&mut self, sequence: Ticket, control: Control) -> Result<(), String> {
         self.lane.send(&Inbound::Control { sequence, control }).map_err(|error| error.to_string())?;
         self.lane.raise_attention();
         Ok(())
@@ -409,6 +431,19 @@ impl Host for Core {
 
     fn start_snapshot(&self) -> Option<(&str, i64)> {
         self.facts.start_snapshot.as_ref().map(|(tag, unix_s)| (tag.as_str(), *unix_s))
+    }
+
+    fn snapshots(&self) -> (Vec<Info>, Vec<String>) {
+        self.desk.places.as_ref().map_or_else(Default::default, Places::list)
+    }
+
+    fn request_snapshot(&mut self, request: Request) -> Result<Option<Ticket>, String> {
+        if self.desk.places.is_none() {
+            return Err("this run has no snapshots".to_owned());
+        }
+        let ticket = self.new_ticket();
+        self.desk.requests.push_back((ticket, request));
+        Ok(Some(ticket))
     }
 
     fn chardevs(&self) -> Vec<(String, String)> {

@@ -16,12 +16,15 @@ use crate::launch::children::{Children, Role};
 use crate::launch::signals::Signals;
 use crate::launch::tree::Call;
 use crate::monitor_port::{MonitorPort, Wish};
+use crate::snapshots::Keeper;
+use crate::snapshots::keeper::Hands;
 use ending::End;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 use replay::event::ShutdownCause;
 use replay::message::Offer;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Longest time between two looks at the journal.
@@ -41,7 +44,7 @@ pub struct Sequence<'a> {
     /// The machine's side.
     pub core: Core,
     /// Rung by the vCPU process.
-    pub doorbell: EventFd,
+    pub doorbell: Arc<EventFd>,
     /// Back-ends to which the broker listens.
     pub calls: Vec<Call>,
     /// Monitors.
@@ -50,6 +53,8 @@ pub struct Sequence<'a> {
     pub children: Children,
     /// Puts back-ends in the place of others.
     pub swapper: Swapper,
+    /// Keeps snapshots.
+    pub keeper: Keeper,
     /// What happens when a device process ends.
     pub on_device_exit: DeviceExit,
     /// Signals to this process.
@@ -70,7 +75,11 @@ struct Ready {
 impl Sequence<'_> {
     /// Runs until the end. `progress` is told the icount at every tick.
     pub fn run(&mut self, progress: &mut dyn FnMut(u64)) -> End {
+        let mut begun = self.keeper.announce(&mut self.core);
         let end = loop {
+            if let Err(error) = std::mem::replace(&mut begun, Ok(())) {
+                break End::Failed(error);
+            }
             if let Err(error) = self.core.pump() {
                 break End::Failed(error);
             }
@@ -111,6 +120,9 @@ impl Sequence<'_> {
         self.attend_calls(&ready.calls);
         self.attend_monitors(&ready.monitors);
         if let Err(error) = self.attend_swaps() {
+            return Some(End::Failed(error));
+        }
+        if let Err(error) = self.attend_snapshots() {
             return Some(End::Failed(error));
         }
         if let Err(error) = self.core.attend_debugger() {
@@ -168,7 +180,8 @@ impl Sequence<'_> {
             fds.extend(fd);
         }
         let now = Instant::now();
-        let wait = self.core.next_deadline().map_or(TICK, |at| at.saturating_duration_since(now).min(TICK));
+        let deadlines = self.core.next_deadline().into_iter().chain(self.keeper.next_deadline());
+        let wait = deadlines.min().map_or(TICK, |at| at.saturating_duration_since(now).min(TICK));
         // At least one millisecond, so that a deadline that is nearly due does not spin.
         let timeout = PollTimeout::try_from(wait.max(Duration::from_millis(1))).unwrap_or(PollTimeout::ZERO);
         match poll(&mut fds, timeout) {
@@ -193,10 +206,8 @@ impl Sequence<'_> {
         let result = self.core.receive();
         // What happened before an answer is told before it.
         self.tell();
-        for ticket in self.core.take_done_tickets() {
-            if let Err(error) = self.ticket_done(ticket) {
-                return Some(End::Failed(error));
-            }
+        if let Err(error) = self.tell_done() {
+            return Some(End::Failed(error));
         }
         match result {
             Ok(end) => end,
@@ -253,7 +264,20 @@ impl Sequence<'_> {
         for outcome in outcomes {
             self.core.swapped(outcome)?;
         }
+        self.tell_done()
+    }
+
+    /// Saves and loads.
+    fn attend_snapshots(&mut self) -> Result<(), String> {
+        let Sequence { core, swapper, children, .. } = self;
+        let result = self.keeper.attend(&mut Hands { core, swapper, children });
+        self.tell_done()?;
+        result
+    }
+
+    fn tell_done(&mut self) -> Result<(), String> {
         for ticket in self.core.take_done_tickets() {
+            self.keeper.ticket_done(ticket, &mut self.core);
             self.ticket_done(ticket)?;
         }
         Ok(())

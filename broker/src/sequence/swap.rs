@@ -7,7 +7,7 @@ use crate::cli::chardev::{Backend, Chardev};
 use crate::hmp::host::Ticket;
 use crate::launch::back_end::BackEnd;
 use crate::launch::children::Children;
-use crate::launch::plan::Plan;
+use crate::launch::plan::{Plan, Top};
 use crate::launch::process::{Progress, READY_TIMEOUT, Starting};
 use crate::launch::tree::{self, Call, is_listened_to};
 use crate::launch::{foreign, host};
@@ -227,6 +227,37 @@ impl Swapper {
         Ok(())
     }
 
+    /// The socket to the vCPU process that carries descriptors.
+    pub fn control_fd(&self) -> RawFd {
+        self.control.as_raw_fd()
+    }
+
+    /// What is being run.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Lets a disk go on in a new layer, by another process; the vCPU process holds its requests back.
+    pub fn begin_layer(
+        &mut self,
+        ticket: Ticket,
+        device: u16,
+        top: Top,
+        children: &mut Children,
+    ) -> Result<(), String> {
+        self.check_free(device)?;
+        self.end_old(device, children);
+        self.plan.tops.insert(device, top);
+        match tree::start_device_process(&self.plan, device, children) {
+            Ok(Some(starting)) => {
+                self.wait_for(ticket, device, starting, None);
+                Ok(())
+            }
+            Ok(None) => Err("a disk has no process".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
     fn check_free(&self, device: u16) -> Result<(), String> {
         if self.pending.iter().any(|pending| pending.device == device) {
             return Err("another back-end is being started for this device".to_owned());
@@ -315,6 +346,12 @@ impl Swapper {
         let socket = starting.socket.ok_or("the new process serves no device")?;
         self.end_old(device, children);
         self.pids.insert(device, starting.pid);
+        if let Some(top) = self.plan.tops.get_mut(&device)
+            && let Some(layer) = top.layer.take()
+        {
+            // It is there now.
+            (top.image, top.format) = (layer, "qcow2".to_owned());
+        }
         if let Some(new) = stream
             && let Some(old) = self.plan.streams.iter_mut().find(|stream| stream.device == Some(device))
         {

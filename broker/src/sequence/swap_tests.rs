@@ -24,6 +24,8 @@ pub(super) fn swapper(line: &str, mode: Mode, pids: BTreeMap<u16, i32>) -> (Swap
         digest_interval: 0,
         log: LogSettings::default(),
         layers: (mode == Mode::Record).then(|| "/nowhere".into()),
+        tops: BTreeMap::new(),
+        awaits_state: false,
         restarts_disks: options.on_device_exit == crate::cli::options::DeviceExit::Pause,
         running: true,
         limits,

@@ -4,6 +4,8 @@ use super::core::Facts;
 use super::*;
 use crate::cli::chardev::{Backend, Chardev};
 use crate::journal::{Journal, Plain, Playback, Record};
+use crate::snapshots::disks::Disks;
+use crate::snapshots::{Places, Setup};
 use crate::streams::Language;
 use nix::sys::eventfd::EfdFlags;
 use replay::event::{Event, Stamped};
@@ -11,6 +13,7 @@ use replay::lane::{self, RunState, VcpuEnd};
 use replay::message::{Control, Inbound, Outbound, PauseReason};
 use replay::recording::{Recording, Replace};
 use replay::setup::Mode;
+use replay::store::Store;
 use replay::time::{Icount, Vtime};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -39,13 +42,26 @@ fn start<'a, T: Send + 'static>(
     let doorbell = event_fd();
     let (broker, vcpu_end) = lane::pair(Some(duplicate(&doorbell))).unwrap();
     let core = Core::new(broker, journal, Facts { recording: "r".to_owned(), ..Facts::default() }, false);
+    let doorbell = Arc::new(doorbell);
+    let swapper = swap_tests::swapper("", Mode::Plain, BTreeMap::new()).0;
+    let setup = Setup {
+        places: Places { own: Store::new(Path::new("/nowhere")), others: vec![] },
+        mode: Mode::Plain,
+        machine: swapper.plan().machine.clone(),
+        load: None,
+        go_to: None,
+        save: None,
+        periodic: None,
+    };
+    let keeper = Keeper::new(setup, Disks::default(), Arc::clone(&doorbell));
     let sequence = Sequence {
         core,
         doorbell,
         calls: vec![],
         monitors: vec![],
         children: Children::default(),
-        swapper: swap_tests::swapper("", Mode::Plain, BTreeMap::new()).0,
+        swapper,
+        keeper,
         on_device_exit: DeviceExit::Shutdown,
         signals,
     };

@@ -5,7 +5,7 @@
 
 use super::image::Image;
 use super::lock::Use;
-use super::open;
+use super::open::{self, Format};
 use imago::ShallowMapping;
 use std::path::{Path, PathBuf};
 
@@ -31,17 +31,55 @@ enum Piece {
     Nothing,
 }
 
+/// Most layers below one another; more is a loop.
+const CHAIN_MAX: usize = 1024;
+
 /// Merges the qcow2 image at `layer` into the image below it, and waits until that is on the host's disk.
 pub fn commit(layer: &Path) -> Result<Committed, String> {
-    let (mut top, backing) = open::open_alone(layer)?;
+    let (path, format) = below(layer)?;
+    merge(layer, &path, format)
+}
+
+/// Merges all layers from `top` down to `base` into it, the lowest first. They stay as they are.
+pub fn commit_chain(top: &Path, base: &Path) -> Result<Committed, String> {
+    let identity = |path: &Path| {
+        std::fs::canonicalize(path).map_err(|error| format!("cannot find '{}': {error}", path.display()))
+    };
+    let wanted = identity(base)?;
+    let (mut layers, mut layer) = (vec![], top.to_path_buf());
+    let format = loop {
+        let (path, format) = below(&layer)?;
+        layers.push(std::mem::replace(&mut layer, path));
+        if identity(&layer)? == wanted {
+            break format;
+        }
+        if layers.len() == CHAIN_MAX {
+            return Err(format!("'{}' is not below '{}'", base.display(), top.display()));
+        }
+    };
+    let mut all = Committed { base: base.into(), copied: 0, zeroed: 0 };
+    for layer in layers.iter().rev() {
+        let done = merge(layer, base, format)?;
+        (all.copied, all.zeroed) = (all.copied + done.copied, all.zeroed + done.zeroed);
+    }
+    Ok(all)
+}
+
+/// The image below a layer, and its format, if that is said.
+fn below(layer: &Path) -> Result<(PathBuf, Option<Format>), String> {
+    let (_, backing) = open::open_alone(layer)?;
     let backing = backing.ok_or_else(|| format!("'{}' has no image below it", layer.display()))?;
-    let (path, format) = open::resolve(&backing, layer)?;
-    let mut base = open::open(&path, format, Use::Write)?;
+    open::resolve(&backing, layer)
+}
+
+fn merge(layer: &Path, path: &Path, format: Option<Format>) -> Result<Committed, String> {
+    let (mut top, _) = open::open_alone(layer)?;
+    let mut base = open::open(path, format, Use::Write)?;
     let cannot = |error: std::io::Error| {
         format!("cannot commit '{}' to '{}': {error}", layer.display(), path.display())
     };
     base.grow(top.size()).map_err(cannot)?;
-    let mut done = Committed { base: path.clone(), copied: 0, zeroed: 0 };
+    let mut done = Committed { base: path.into(), copied: 0, zeroed: 0 };
     let mut buffer = vec![0; CHUNK as usize];
     let mut offset = 0;
     while offset < top.size() {

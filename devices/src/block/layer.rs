@@ -28,6 +28,21 @@ impl BaseName {
         }
     }
 
+    /// The same for a layer at `path`: one that is beside its base names only the file, so that both may be moved.
+    pub fn seen_from(self, layer: &Path) -> BaseName {
+        let directory = match layer.parent() {
+            Some(parent) if parent != Path::new("") => parent,
+            _ => Path::new("."),
+        };
+        let base = PathBuf::from(&self.name);
+        let is_beside = std::fs::canonicalize(directory).is_ok_and(|found| base.parent() == Some(&*found));
+        match base.file_name().and_then(|name| name.to_str()) {
+            // A colon would make it the name of a protocol.
+            Some(name) if is_beside && !name.contains(':') => BaseName { name: name.into(), ..self },
+            _ => self,
+        }
+    }
+
     /// The name of something that is no file; for layers that nobody opens again.
     pub fn of_driver(driver: &str) -> BaseName {
         BaseName { name: format!("{driver}:"), format: Format::Raw }

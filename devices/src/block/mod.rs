@@ -44,7 +44,7 @@ const QUEUES_MAX: i64 = 64;
 #[command(name = "reprise device block", disable_help_subcommand = true)]
 struct Arguments {
     /// Image file.
-    #[arg(long, visible_alias = "blk-file", value_name = "PATH", required_unless_present_any = ["print_capabilities", "driver", "size", "commit"])]
+    #[arg(long, visible_alias = "blk-file", value_name = "PATH", required_unless_present_any = ["print_capabilities", "driver", "size", "commit", "commit_chain"])]
     image: Option<PathBuf>,
     /// Format of the image; without it, it is found out.
     #[arg(long)]
@@ -82,6 +82,9 @@ struct Arguments {
     /// Serve nothing: write what this layer holds into the image below it, print how much, and exit.
     #[arg(long, value_name = "LAYER", exclusive = true)]
     commit: Option<PathBuf>,
+    /// Serve nothing: write what this layer and those below it hold into this base, print how much, and exit.
+    #[arg(long, value_names = ["LAYER", "BASE"], num_args = 2, exclusive = true)]
+    commit_chain: Vec<PathBuf>,
     /// Hand what a request changes to the host before the request is complete: another process may go on after this one dies.
     #[arg(long)]
     restartable: bool,
@@ -123,6 +126,10 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), String> {
         println!("{}", commit::report(&commit::commit(layer)?));
         return Ok(());
     }
+    if let [layer, base] = &arguments.commit_chain[..] {
+        println!("{}", commit::report(&commit::commit_chain(layer, base)?));
+        return Ok(());
+    }
     let label = common.label.clone().unwrap_or_else(|| "block".into());
     let stop = Stop::default();
     common.take_signals(&stop)?;
@@ -145,7 +152,7 @@ impl Arguments {
             return Err(format!("the disk has {size} bytes, which are not whole blocks of {block} bytes"));
         }
         let image = match &self.layer {
-            Some(path) => layer::create(path, base, &name)?,
+            Some(path) => layer::create(path, base, &name.seen_from(path))?,
             None if self.snapshot => layer::create_anonymous(base, &name)?,
             None => base,
         };

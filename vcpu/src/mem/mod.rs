@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod operand;
+pub mod outgoing;
 pub mod ram;
 pub mod tlb;
 pub mod walk;

@@ -5,6 +5,7 @@
 //! about dirty pages and pages with decoded code are exact. The exception is a back-end with `window=off`, in a run that is not
 //! recorded: `virtio::watch` notes what it may write.
 
+use super::outgoing::Outgoing;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
@@ -58,6 +59,8 @@ pub struct Ram {
     code_granules: Vec<u64>,
     /// Pages whose decoded code was overwritten; the block cache drops it.
     stale_code: Vec<u64>,
+    /// Pages of a saved state that are still to be copied.
+    outgoing: Option<Box<Outgoing>>,
     /// Where devices wrote, while a debugger wants to know: address and length.
     device_writes: Option<Vec<(u64, u64)>>,
 }
@@ -99,6 +102,7 @@ impl Ram {
             dirty_pages: Vec::new(),
             code_granules: vec![0; pages],
             stale_code: Vec::new(),
+            outgoing: None,
             device_writes: None,
         })
     }
@@ -108,8 +112,47 @@ impl Ram {
         &self.memory
     }
 
+    /// Copies pages as they are now to a file, in this order, while the machine runs on. The caller must have called `take_dirty`.
+    pub fn begin_copying(&mut self, file: File, pages: &[u64]) {
+        assert!(self.dirty_pages.is_empty(), "the next write to each page is noticed");
+        self.outgoing = Some(Box::new(Outgoing::new(file, pages)));
+    }
+
+    /// Copies some of these pages; the result when there are no more.
+    pub fn copy_some(&mut self, count: usize) -> Option<std::io::Result<()>> {
+        for _ in 0..count {
+            let Some(page) = self.outgoing.as_ref()?.next() else { break };
+            self.copy_out(page);
+        }
+        if self.outgoing.as_ref()?.next().is_some() {
+            return None;
+        }
+        self.outgoing.take().map(|outgoing| outgoing.result())
+    }
+
+    /// How many of these pages are left.
+    pub fn pages_to_copy(&self) -> usize {
+        self.outgoing.as_ref().map_or(0, |outgoing| outgoing.left())
+    }
+
+    fn copy_out(&mut self, page: u64) {
+        if let Some(mut outgoing) = self.outgoing.take() {
+            outgoing.copy(page, self.page(page));
+            self.outgoing = Some(outgoing);
+        }
+    }
+
     /// Notes everything that was put into RAM through `guest_memory` as dirty, so that digests cover it.
     pub fn note_loaded(&mut self) -> Result<(), RamError> {
+        for page in self.touched()? {
+            self.mark_dirty(page);
+        }
+        Ok(())
+    }
+
+    /// Numbers of all pages that may be other than zero.
+    pub fn touched(&self) -> Result<Vec<u64>, RamError> {
+        let mut pages = Vec::new();
         let failed = system("lseek", self.low_end);
         let end = (self.low_end + self.high_end.saturating_sub(HIGH_RAM_START)) as i64;
         let mut at = 0;
@@ -117,17 +160,17 @@ impl Ram {
             at = match lseek(&*self.file, at, Whence::SeekData) {
                 Ok(at) => at,
                 // No data from here to the end.
-                Err(nix::Error::ENXIO) => return Ok(()),
+                Err(nix::Error::ENXIO) => return Ok(pages),
                 Err(error) => return Err(failed(error)),
             };
             let stop = lseek(&*self.file, at, Whence::SeekHole).map_err(&failed)?;
             for offset in (at as u64..stop as u64).step_by(PAGE_SIZE as usize) {
                 let gpa = if offset < self.low_end { offset } else { offset - self.low_end + HIGH_RAM_START };
-                self.mark_dirty(gpa >> PAGE_SHIFT);
+                pages.push(gpa >> PAGE_SHIFT);
             }
             at = stop;
         }
-        Ok(())
+        Ok(pages)
     }
 
     /// End of RAM below the hole.
@@ -228,7 +271,11 @@ impl Ram {
         self.file.as_raw_fd()
     }
 
+    /// Every writer comes by here before its first write to a page since `take_dirty`.
     fn mark_dirty(&mut self, page: u64) {
+        if self.outgoing.is_some() && !self.dirty[page as usize] {
+            self.copy_out(page);
+        }
         let dirty = &mut self.dirty[page as usize];
         if !*dirty {
             *dirty = true;

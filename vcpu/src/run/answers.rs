@@ -259,7 +259,7 @@ impl Machine {
 
     /// A device that must answer before the guest can be taken elsewhere.
     pub fn unanswered(&mut self) -> Result<Option<DeviceIndex>, RunError> {
-        Ok(self.service.unanswered()?)
+        Ok(self.service.busy_disk()?)
     }
 
     /// The window of a device, for tests of what is outstanding.

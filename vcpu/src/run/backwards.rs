@@ -7,7 +7,6 @@
 use super::error::RunError;
 use super::inputs::{Flow, Inputs};
 use super::machine::Machine;
-use super::patience::{Patience, Stillness};
 use super::playback::Playback;
 use super::seek::{Goal, Purpose};
 use crate::gdb::{Back, Told};
@@ -15,6 +14,7 @@ use crate::probe::Quest;
 use crate::snapshot::history::{Moment, Place};
 use replay::lane::RunState;
 use replay::message::{Outbound, PauseReason};
+use replay::time::Icount;
 
 impl Playback {
     /// The way is given up, or at its end.
@@ -46,19 +46,14 @@ impl Playback {
         machine.flush_consoles()?;
         machine.consoles.hide(true);
         (self.paused, self.over) = (false, None);
-        let start = self.seek.start_for(machine, &goal);
         self.seek.goal = Some(goal);
-        if let Some(place) = start {
-            machine.restore_snapshot(place)?;
-            self.seek.events = place.events;
-            self.seek.stands(machine);
-            self.seek.discards = true;
-            self.ahead.clear();
-            self.guest_ended = false;
-            (self.patience, self.stillness) = (Patience::default(), Stillness::default());
-            self.publish(machine, RunState::Running);
-            self.lane.send(&Outbound::Rewind { events: place.events })?;
+        if let Some(Place { icount, events }) = self.seek.stored_for(machine, &goal) {
+            (self.awaits_state, self.fetching) = (true, true);
+            self.lane.send(&Outbound::Fetch { icount: Icount(icount), events })?;
             self.lane.ring_doorbell()?;
+        } else if let Some(place) = self.seek.start_for(machine, &goal) {
+            machine.restore_snapshot(place)?;
+            self.jumped(machine, place.events)?;
         }
         let quest = match goal.purpose {
             Purpose::Scan(_) => Quest::Note,

@@ -9,6 +9,7 @@ use super::inputs::{Flow, Inputs};
 use super::machine::Machine;
 use super::pace::{HostClock, Pace};
 use super::patience::Stillness;
+use super::saves::{Attended, Saves};
 use super::silence::Silence;
 use super::stall::Stall;
 use crate::chipset::rtc::Look;
@@ -34,6 +35,8 @@ const DATE_INTERVAL_INSIDE: Duration = Duration::from_secs(1);
 const SILENCE_INTERVAL: Duration = Duration::from_secs(1);
 /// Quanta between the same.
 const SILENCE_QUANTA: u32 = 4096;
+/// Pages of a saved state that are copied at a checkpoint: about 50 µs.
+const PAGES_AT_ONCE: usize = 32;
 /// Longest sleep of a machine without a timer, in one piece.
 const SLEEP_MAX: Duration = Duration::from_secs(3600);
 
@@ -64,6 +67,9 @@ pub struct Live {
     silence: Silence,
     /// Devices that have another back-end, of which the journal does not know yet.
     restarted: Vec<DeviceIndex>,
+    saves: Saves,
+    /// A state is to be loaded before the first instruction.
+    awaits_state: bool,
 }
 
 impl Live {
@@ -96,6 +102,8 @@ impl Live {
             stall: Stall::default(),
             silence: Silence::default(),
             restarted: Vec::new(),
+            saves: Saves::default(),
+            awaits_state: setup.awaits_state,
         };
         live.apply(machine, Event::Entropy { bytes: entropy.to_vec() })?;
         for offer in machine.offers()? {
@@ -143,6 +151,14 @@ impl Live {
     fn control(&mut self, machine: &mut Machine, sequence: u64, control: Control) -> Result<Flow, RunError> {
         let mut flow = Flow::Go;
         match control {
+            Control::Save { full, hold_disks } => {
+                self.saves.ask_to_save(sequence, full, hold_disks);
+                return Ok(Flow::Go);
+            }
+            Control::Load { hold_disks } => {
+                self.saves.ask_to_load(sequence, hold_disks);
+                return Ok(Flow::Go);
+            }
             Control::Stop => {
                 self.paused = true;
                 gdb::overruled(machine);
@@ -153,12 +169,6 @@ impl Live {
             }
             Control::Quit => flow = Flow::Leave,
             Control::Debugger { listens } => machine.debugger_listens(listens, self.lane.waker())?,
-            Control::Inspect { query } => {
-                let answer = crate::inspect::answer(&machine.core, query);
-                self.lane.send(&Outbound::Inspected { sequence, answer })?;
-                self.lane.ring_doorbell()?;
-                return Ok(flow);
-            }
             Control::Reconnect { device } => {
                 if let Err(why) = self.reconnect(machine, device) {
                     let why = why.to_string();
@@ -167,8 +177,16 @@ impl Live {
                     return Ok(Flow::Go);
                 }
             }
+            Control::Inspect { query } => {
+                let answer = crate::inspect::answer(&machine.core, query);
+                self.lane.send(&Outbound::Inspected { sequence, answer })?;
+                self.lane.ring_doorbell()?;
+                return Ok(flow);
+            }
             Control::Seek { .. }
             | Control::SeekTime { .. }
+            | Control::SeekPlace { .. }
+            | Control::Known { .. }
             | Control::Break { .. }
             | Control::BreakTime { .. }
             | Control::DeleteBreak { .. } => {
@@ -229,13 +247,76 @@ impl Live {
                 self.fix_time(machine, None)?;
                 return self.end(machine, cause);
             }
-            self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, machine.consoles.nap())?;
+            if self.attend_saves(machine)? == Some(Flow::Leave) {
+                return Ok(Flow::Leave);
+            }
+            let nap = self.saves.nap().or(machine.consoles.nap());
+            self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, nap)?;
             machine.backlogged()?;
             if self.receive(machine)? == Some(Flow::Leave) {
                 return Ok(Flow::Leave);
             }
         }
         Ok(Flow::Again)
+    }
+
+    /// Saves and loads that are asked for; a flow if the machine does not go on from here as it is.
+    fn attend_saves(&mut self, machine: &mut Machine) -> Result<Option<Flow>, RunError> {
+        if self.saves.nap().is_none() && !self.awaits_state {
+            return Ok(None);
+        }
+        loop {
+            // A machine that stands still has time.
+            let pages = if self.paused || machine.halted() { usize::MAX } else { PAGES_AT_ONCE };
+            let entered = self.clock.now();
+            let attended = self.saves.attend(machine, &mut self.lane, None, pages)?;
+            let us = self.clock.now().saturating_sub(entered).as_micros() as u64;
+            match attended {
+                Attended::Wait(device) => return self.stalled(machine, device).map(Some),
+                Attended::Loaded { sequence, handover } => {
+                    tracing::info!(us, pages = handover.pages.len(), "stood still for a load");
+                    self.begin_anew(machine);
+                    self.saves.tell_loaded(&mut self.lane, sequence)?;
+                    return Ok(Some(Flow::Again));
+                }
+                Attended::Saved { pages } => {
+                    tracing::info!(us, pages, "stood still for a save");
+                    if self.paused || machine.halted() {
+                        // Nobody would wake it to copy.
+                        continue;
+                    }
+                }
+                Attended::Nothing | Attended::Refused => {}
+            }
+            if !self.awaits_state {
+                return Ok(None);
+            }
+            if let Some(cause) = self.quit_offered() {
+                return self.end(machine, cause).map(Some);
+            }
+            self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, None)?;
+            if self.receive(machine)? == Some(Flow::Leave) {
+                return Ok(Some(Flow::Leave));
+            }
+        }
+    }
+
+    /// The machine is in another state: what was known of the one before is worth nothing.
+    fn begin_anew(&mut self, machine: &Machine) {
+        let icount = machine.icount();
+        self.awaits_state = false;
+        // At this icount an exception may have been delivered already.
+        self.last_icount = Some(icount);
+        (self.idle_since, self.date_told) = (None, None);
+        self.silence.begin_anew();
+        self.stillness = Stillness::default();
+        self.pace = Pace::new(icount, self.clock.now());
+        let number = icount.checked_div(self.digest_interval);
+        self.next_digest = number.map_or(u64::MAX, |number| (number + 1) * self.digest_interval);
+        let devices = machine.undelivered_devices();
+        self.offers.extend(devices.into_iter().map(|device| Offer::DeviceReady { device, queue: 0 }));
+        let state = if self.paused { RunState::Paused } else { RunState::Running };
+        self.publish(machine, state);
     }
 
     fn quit_offered(&self) -> Option<ShutdownCause> {
@@ -442,6 +523,9 @@ impl Inputs for Live {
         // What the last instruction sent: it has retired, so these have a place in the journal.
         for note in machine.take_sent() {
             self.journal(machine, note)?;
+        }
+        if let Some(flow) = self.attend_saves(machine)? {
+            return Ok(flow);
         }
         if gdb::comes_to_stop(machine, self.paused) {
             return self.pause(machine, PauseReason::Stopped);

@@ -5,6 +5,7 @@ use super::consoles::Consoles;
 use super::digest::{self, RamDigest};
 use super::error::RunError;
 use super::power_on;
+use super::save::SaveBase;
 use crate::chipset::rtc::Look;
 use crate::core::Core;
 use crate::gdb::Debugger;
@@ -64,24 +65,36 @@ pub struct Machine {
     pub(super) service: Service,
     /// Answers that the next event brings into RAM, where the event has only their digests.
     pub(super) answers: VecDeque<Done<Tag>>,
-    control: Option<OwnedFd>,
+    pub(super) control: Option<OwnedFd>,
     interpreter: Interpreter,
     memory_digest: RamDigest,
-    history: Option<History>,
+    pub(super) history: Option<History>,
+    pub(super) save_base: SaveBase,
+    /// How the copying of a saved state ended that had to be completed at once.
+    pub(super) copied: Option<std::io::Result<()>>,
     /// The monitor asked for a reset: what comes of it is decided where the guest's own resets are.
     reset_asked: bool,
     /// Who looks at the machine from outside.
     pub debugger: Debugger,
     /// The guest is about to read a time that follows the host's clock.
-    rtc_look: Option<Look>,
+    pub(super) rtc_look: Option<Look>,
 }
 
 impl Machine {
     /// Builds a machine at power-on, its kernel loaded.
     pub fn new(setup: &VcpuSetup, outside: Outside) -> Result<Machine, RunError> {
-        let mut core = power_on::build(&setup.machine)?;
+        Ok(Machine::around(power_on::build(&setup.machine)?, setup, outside))
+    }
+
+    /// The same with nothing in RAM.
+    #[cfg(test)]
+    pub fn bare(setup: &VcpuSetup, outside: Outside) -> Result<Machine, RunError> {
+        Ok(Machine::around(power_on::bare(&setup.machine)?, setup, outside))
+    }
+
+    fn around(mut core: Core, setup: &VcpuSetup, outside: Outside) -> Machine {
         outside.service.offer_own(&mut core);
-        Ok(Machine {
+        Machine {
             memory_digest: RamDigest::new(span(&core)),
             core,
             consoles: outside.consoles,
@@ -91,10 +104,12 @@ impl Machine {
             description: setup.machine.clone(),
             interpreter: Interpreter::default(),
             history: None,
+            save_base: SaveBase::default(),
+            copied: None,
             reset_asked: false,
             debugger: Debugger::new(setup.mode),
             rtc_look: None,
-        })
+        }
     }
 
     /// Instructions retired.
@@ -200,6 +215,8 @@ impl Machine {
     pub fn reset(&mut self) -> Result<(), RunError> {
         // RAM is about to go from under them.
         self.service.stop_all_shared()?;
+        self.finish_copying();
+        self.save_base.forget();
         self.interpreter.forget_blocks();
         power_on::reset(&mut self.core, &self.description)?;
         self.memory_digest = RamDigest::new(span(&self.core));
@@ -274,10 +291,11 @@ impl Machine {
     }
 
     /// Tells those who follow RAM which pages were written.
-    fn note_written(&mut self) {
+    pub(super) fn note_written(&mut self) {
         self.core.cpu.tlb.drop_fast_writes();
         let pages = self.core.mem.ram.take_dirty();
         self.memory_digest.note(&pages);
+        self.save_base.note(&pages);
         if let Some(history) = &mut self.history {
             history.note(&pages);
         }
@@ -325,15 +343,22 @@ impl Machine {
         if let Some(history) = &mut self.history {
             history.restore(&mut self.core, place).map_err(|error| RunError::Setup(error.to_string()))?;
         }
-        // The pages that were put back are new to the digest, and are no writes of the guest.
+        // The pages that were put back are no writes of the guest for the history.
         let pages = self.core.mem.ram.take_dirty();
         self.memory_digest.note(&pages);
+        self.save_base.note(&pages);
+        self.state_was_replaced();
+        self.core.probe.moved(place.events);
+        Ok(())
+    }
+
+    /// Nothing of what was before is left.
+    pub(super) fn state_was_replaced(&mut self) {
+        self.note_written();
         self.reset_asked = false;
         self.rtc_look = None;
         self.answers.clear();
-        self.core.probe.moved(place.events);
         self.interpreter.forget_blocks();
-        Ok(())
     }
 
     /// Digests of all state. Console output goes out first: how much of it waits depends on the host.

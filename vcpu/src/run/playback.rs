@@ -7,13 +7,16 @@ use super::inputs::{Flow, Inputs};
 use super::machine::Machine;
 use super::pace::HostClock;
 use super::patience::{Patience, Stillness};
+use super::saves::Saves;
 use super::seek::{Goal, Seek};
 use super::stall::Stall;
 use crate::gdb;
+use crate::snapshot::history::Place;
 use crate::state::rflags;
 use replay::event::{DeviceIndex, Event, ShutdownCause, Stamped};
 use replay::lane::{RunState, VcpuEnd};
 use replay::message::{Control, Inbound, Outbound, PauseReason};
+use replay::setup::VcpuSetup;
 use replay::time::Icount;
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -52,16 +55,21 @@ pub struct Playback {
     pub(super) patience: Patience,
     pub(super) stillness: Stillness,
     pub(super) seek: Seek,
+    pub(super) saves: Saves,
+    /// A state is to be loaded before anything else.
+    pub(super) awaits_state: bool,
+    /// It was asked for on the way to a goal.
+    pub(super) fetching: bool,
 }
 
 impl Playback {
-    /// A replay from power-on.
-    pub fn new(lane: VcpuEnd, start_paused: bool, clock: Box<dyn HostClock>) -> Playback {
+    /// A replay from power-on, or from a state that is loaded first.
+    pub fn new(lane: VcpuEnd, setup: &VcpuSetup, clock: Box<dyn HostClock>) -> Playback {
         Playback {
             lane,
             clock,
             ahead: VecDeque::new(),
-            paused: start_paused,
+            paused: setup.start_paused,
             standing: false,
             over: None,
             guest_ended: false,
@@ -70,6 +78,9 @@ impl Playback {
             patience: Patience::default(),
             stillness: Stillness::default(),
             seek: Seek::default(),
+            saves: Saves::default(),
+            awaits_state: setup.awaits_state,
+            fetching: false,
         }
     }
 
@@ -87,12 +98,23 @@ impl Playback {
             Inbound::Control { sequence, control: Control::Seek { icount } } => {
                 self.forget_goal()?;
                 gdb::overruled(machine);
-                self.seek.wish = Some(Goal::of_monitor(icount.0, sequence));
+                self.seek.wish = Some(Goal::of_monitor(Place { icount: icount.0, events: 0 }, sequence));
+            }
+            Inbound::Control { sequence, control: Control::SeekPlace { icount, events } } => {
+                self.forget_goal()?;
+                gdb::overruled(machine);
+                self.seek.wish = Some(Goal::of_monitor(Place { icount: icount.0, events }, sequence));
             }
             Inbound::Control { sequence, control: Control::SeekTime { vtime } } => {
                 self.forget_goal()?;
                 gdb::overruled(machine);
                 self.seek.wish = Some(Goal::of_time(vtime, sequence));
+            }
+            Inbound::Control { sequence, control: Control::Save { full, hold_disks } } => {
+                self.saves.ask_to_save(sequence, full, hold_disks);
+            }
+            Inbound::Control { sequence, control: Control::Load { hold_disks } } => {
+                self.saves.ask_to_load(sequence, hold_disks);
             }
             Inbound::Control { sequence, control: Control::Inspect { query } } => {
                 let answer = crate::inspect::answer(&machine.core, query);
@@ -123,9 +145,15 @@ impl Playback {
                     Control::DeleteBreak { icount: Some(icount) } => {
                         self.seek.breaks.remove(&icount.0);
                     }
-                    Control::Seek { .. } | Control::SeekTime { .. } | Control::Inspect { .. } => {
-                        unreachable!("taken above")
+                    Control::Known { icount, events } => {
+                        self.seek.stored.insert(Place { icount: icount.0, events });
                     }
+                    Control::Seek { .. }
+                    | Control::SeekPlace { .. }
+                    | Control::SeekTime { .. }
+                    | Control::Inspect { .. }
+                    | Control::Save { .. }
+                    | Control::Load { .. } => unreachable!("taken above"),
                     Control::Quit => return Ok(Flow::Leave),
                     Control::Reconnect { .. } => {
                         return Err(RunError::Setup("a replay has no back-end to connect again".into()));
@@ -217,7 +245,11 @@ impl Playback {
     fn stand_still(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
         gdb::attend(machine, &mut self.lane, &mut self.paused, self.standing)?;
         while self.paused && self.seek.wish.is_none() {
-            self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, machine.consoles.nap())?;
+            if self.attend_saves(machine)? == Some(Flow::Leave) {
+                return Ok(Flow::Leave);
+            }
+            let nap = self.saves.nap().or(machine.consoles.nap());
+            self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, nap)?;
             machine.backlogged()?;
             if self.receive(machine)? == Flow::Leave {
                 return Ok(Flow::Leave);
@@ -346,6 +378,9 @@ impl Playback {
             if flow == Flow::Leave || machine.has_effects() || self.over.is_some() {
                 return Ok(flow);
             }
+            if self.seek.has_arrived(machine) {
+                return Ok(Flow::Again);
+            }
         }
     }
 }
@@ -365,6 +400,9 @@ impl Inputs for Playback {
         }
         if self.compare_sent(machine)? == Flow::Leave {
             return Ok(Flow::Leave);
+        }
+        if let Some(flow) = self.attend_saves(machine)? {
+            return Ok(flow);
         }
         if gdb::comes_to_stop(machine, self.paused) {
             return self.pause(machine, PauseReason::Stopped);

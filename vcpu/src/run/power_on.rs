@@ -73,6 +73,10 @@ pub fn reset(core: &mut Core, machine: &Machine) -> Result<(), RunError> {
     std::mem::swap(&mut fresh.probe, &mut core.probe);
     fresh.chipset.reset(fresh.clock.at(fresh.cpu.icount));
     fresh.set_a20(fresh.chipset.a20());
+    // What is counted since power-on; answers that a replay keeps are found by it.
+    for (new, old) in fresh.virtio.functions.iter_mut().zip(&core.virtio.functions) {
+        (new.submitted, new.faults) = (old.submitted, old.faults);
+    }
     fresh.watchpoints_changed();
     fresh.leave_block = false;
     *core = fresh;

@@ -34,7 +34,7 @@ pub fn run(setup_fd: i32) -> Result<(), RunError> {
             let mut inputs = Live::new(lane, &setup, &mut machine, host_entropy()?, clock)?;
             run_machine(&mut machine, &mut inputs)
         }
-        Mode::Replay => run_machine(&mut machine, &mut Playback::new(lane, setup.start_paused, clock)),
+        Mode::Replay => run_machine(&mut machine, &mut Playback::new(lane, &setup, clock)),
     };
     gdb::finish(&mut machine, result.is_ok());
     result.map_err(RunError::while_running)

@@ -10,6 +10,9 @@ use std::ops::Bound::{Excluded, Included, Unbounded};
 /// Distances before a place at which snapshots are left on the way to it, so that the steps back from it are short.
 const MARKS: [u64; 8] = [1 << 25, 1 << 23, 1 << 21, 1 << 19, 1 << 17, 1 << 15, 1 << 13, 1 << 11];
 
+/// Instructions of replay that take longer than fetching a snapshot.
+const WORTH: u64 = 50_000_000;
+
 /// Why a replay is on its way to a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
@@ -40,9 +43,9 @@ pub struct Goal {
 }
 
 impl Goal {
-    /// The first arrival at an icount, for a request of the monitor.
-    pub fn of_monitor(icount: u64, ticket: u64) -> Goal {
-        let moment = Moment::arrival(Place { icount, events: 0 });
+    /// The arrival at a place, for a request of the monitor.
+    pub fn of_monitor(place: Place, ticket: u64) -> Goal {
+        let moment = Moment::arrival(place);
         Goal { target: Target::Moment(moment), purpose: Purpose::Monitor(ticket) }
     }
 
@@ -98,6 +101,8 @@ pub struct Seek {
     pub events: u64,
     /// What comes from the broker belongs to a place that was left.
     pub discards: bool,
+    /// Places of which the broker has a snapshot.
+    pub stored: BTreeSet<Place>,
 }
 
 impl Seek {
@@ -182,5 +187,17 @@ impl Seek {
             Target::Time(vtime) => (history.before_time(vtime)?, vtime < machine.vtime()),
         };
         (is_behind || Moment::arrival(nearest) > here).then_some(nearest)
+    }
+
+    /// The broker's snapshot from which the way is so much shorter that it is worth fetching.
+    pub fn stored_for(&self, machine: &Machine, goal: &Goal) -> Option<Place> {
+        let place = match (goal.target, goal.purpose) {
+            (Target::Moment(moment), Purpose::Monitor(_) | Purpose::Land(_)) => moment.place,
+            (Target::Time(_), _) | (_, Purpose::Scan(_)) => return None,
+        };
+        let stored = *self.stored.range(..=place).next_back()?;
+        let (here, known) = (self.here(machine), machine.history()?.before(place));
+        let nearest = known.into_iter().chain((here <= place).then_some(here)).max();
+        nearest.is_none_or(|nearest| stored.icount >= nearest.icount.saturating_add(WORTH)).then_some(stored)
     }
 }

@@ -123,15 +123,29 @@ impl SavedState {
         self.clock.at(self.cpu.icount)
     }
 
-    /// Puts a machine of the same description into this state; RAM is the caller's.
-    pub fn restore(&self, core: &mut Core) -> Result<(), StateError> {
-        let saved = &self.cpu;
-        if saved.fx.len() != FX_BYTES {
+    /// The chipset.
+    pub fn chipset(&self) -> &Chipset {
+        &self.chipset
+    }
+
+    /// Whether this can be a state of the machine.
+    pub fn check(&self, core: &Core) -> Result<(), StateError> {
+        if self.cpu.fx.len() != FX_BYTES {
             return Err(StateError::Shape("x87 state"));
         }
-        if self.virtio.functions.len() != core.virtio.functions.len() {
+        let queues = |virtio: &Virtio| -> Vec<usize> {
+            virtio.functions.iter().map(|function| function.queues.len()).collect()
+        };
+        if queues(&self.virtio) != queues(&core.virtio) {
             return Err(StateError::Shape("list of virtio functions"));
         }
+        Ok(())
+    }
+
+    /// Puts a machine of the same description into this state; RAM is the caller's.
+    pub fn restore(&self, core: &mut Core) -> Result<(), StateError> {
+        self.check(core)?;
+        let saved = &self.cpu;
         if !core.cpu.tlb.restore(&saved.tlb) {
             return Err(StateError::Shape("table of translations"));
         }

@@ -37,6 +37,8 @@ pub trait BackEnd {
     fn take(&mut self, queue: u16) -> Result<Option<Done<Tag>>, WindowError>;
     /// Requests that it has.
     fn outstanding(&self, queue: u16) -> usize;
+    /// Gives it nothing more: another process is about to take its place.
+    fn hold(&mut self) -> Result<(), WindowError>;
     /// Takes another process in its place.
     fn reconnect(&mut self, session: Session) -> Result<(), WindowError>;
 }
@@ -76,6 +78,10 @@ impl BackEnd for DeviceWindow<Tag> {
 
     fn outstanding(&self, queue: u16) -> usize {
         DeviceWindow::outstanding(self, queue.into())
+    }
+
+    fn hold(&mut self) -> Result<(), WindowError> {
+        DeviceWindow::hold(self)
     }
 
     fn reconnect(&mut self, session: Session) -> Result<(), WindowError> {

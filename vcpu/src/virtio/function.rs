@@ -46,6 +46,8 @@ pub struct Queue {
 pub struct InFlight {
     /// Its place among the function's requests since power-on.
     pub number: u64,
+    /// Buffers with the request.
+    pub readable: Vec<Segment>,
     /// Buffers for the answer.
     pub writable: Vec<Segment>,
     /// What is asked of a disk, for messages.

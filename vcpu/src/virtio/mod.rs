@@ -17,6 +17,7 @@ pub mod function;
 pub mod fuzz;
 mod net_control;
 pub mod offer;
+pub mod resume;
 #[cfg(any(test, feature = "fuzzing"))]
 mod rig;
 pub mod ring;

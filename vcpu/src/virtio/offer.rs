@@ -133,6 +133,16 @@ pub fn for_back_end(kind: &VirtioKind, driver: u64, offered: u64) -> u64 {
     }
 }
 
+/// What of the driver's features a back-end must have.
+pub fn needed_of_back_end(kind: &VirtioKind, driver: u64) -> u64 {
+    let own = match kind {
+        VirtioKind::Net { .. } => NET_OWN,
+        VirtioKind::Block { .. } => 1 << virtio_blk::VIRTIO_BLK_F_MQ,
+        VirtioKind::Console { .. } | VirtioKind::Entropy { .. } | VirtioKind::Other { .. } => 0,
+    };
+    for_back_end(kind, driver, !own)
+}
+
 /// How a function looks whose back-ends serve the rings in guest RAM themselves and offer `features`, all of them: a single
 /// queue is not reset under such a back-end, and what it does not know of rings is not offered.
 fn without_window(shown: Shown, features: u64) -> Shown {

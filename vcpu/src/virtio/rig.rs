@@ -78,6 +78,9 @@ impl BackEnd for FakeBackEnd {
         let fake = self.0.borrow();
         fake.requests.len() + fake.answered.len()
     }
+    fn hold(&mut self) -> Result<(), WindowError> {
+        Ok(())
+    }
     fn reconnect(&mut self, _session: Session) -> Result<(), WindowError> {
         Ok(())
     }

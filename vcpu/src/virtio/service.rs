@@ -27,6 +27,9 @@ const EVENT_BYTES_MAX: usize = 1 << 20;
 /// Bytes of an acknowledgement of a network function, and of a disk's status.
 const STATUS_BYTES: u32 = 1;
 
+/// Framing of requests to a disk.
+pub(super) const BLOCK_FRAMING: Framing = Framing { head: BLOCK_HEADER as u32, tail: STATUS_BYTES };
+
 /// What became of the guest's wishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
@@ -48,12 +51,12 @@ pub struct Service {
     pub(super) staged: Vec<VecDeque<Done<Tag>>>,
     /// How many requests back-ends have given back, by device.
     answered: Vec<u64>,
-    work: VecDeque<Work>,
+    pub(super) work: VecDeque<Work>,
     /// Notes of what was sent, for the journal or to be compared with it.
-    sent: Vec<Event>,
+    pub(super) sent: Vec<Event>,
     captures: Vec<Option<Capture>>,
     /// Kept answers, by device.
-    spools: Vec<Option<Spool>>,
+    pub(super) spools: Vec<Option<Spool>>,
 }
 
 impl Service {
@@ -297,11 +300,7 @@ impl Service {
         (device, to): (DeviceIndex, u16),
     ) -> Result<Option<DeviceIndex>, Trouble> {
         let is_block = matches!(self.functions[index].kind, VirtioKind::Block { .. });
-        let framing = if is_block {
-            Framing { head: BLOCK_HEADER as u32, tail: STATUS_BYTES }
-        } else {
-            Framing::default()
-        };
+        let framing = if is_block { BLOCK_FRAMING } else { Framing::default() };
         let mut waiting = None;
         while let Some(chain) = pop(core, index, queue)? {
             let (out, into) = (ring::length(&chain.readable), ring::length(&chain.writable));
@@ -319,8 +318,8 @@ impl Service {
             let state = &mut function.queues[usize::from(queue)];
             let block = if is_block { BlockRequest::of(&bytes) } else { None };
             let life = state.life;
-            let before =
-                state.in_flight.insert(chain.head, InFlight { number, writable: chain.writable, block });
+            let request = InFlight { number, readable: chain.readable, writable: chain.writable, block };
+            let before = state.in_flight.insert(chain.head, request);
             if before.is_some() {
                 return Err(Trouble::Ring(RingFault::Twice { head: chain.head }));
             }
@@ -505,21 +504,6 @@ impl Service {
             }
         }
         Ok(())
-    }
-
-    /// A device whose answers are kept and that still works on some.
-    pub fn unanswered(&mut self) -> Result<Option<DeviceIndex>, WindowError> {
-        for device in 0..self.spools.len() as DeviceIndex {
-            if self.spools[usize::from(device)].is_none() {
-                continue;
-            }
-            self.reap(device)?;
-            let back_end = self.back_ends[usize::from(device)].as_ref();
-            if back_end.is_some_and(|back_end| back_end.outstanding(0) > 0) {
-                return Ok(Some(device));
-            }
-        }
-        Ok(None)
     }
 
     /// The kept answer to a request: bytes written and the whole buffer.

@@ -202,3 +202,50 @@ fn random_drivers_leave_the_same_state_with_and_without_back_ends() {
         }
     }
 }
+
+#[test]
+fn what_is_on_its_way_at_a_save_is_on_its_way_again_after_a_load() {
+    let mut rig = Rig::new(VirtioKind::Entropy { device: 0 }, true);
+    rig.start();
+    for (number, text) in [(0, "first"), (2, "second"), (4, "third")] {
+        rig.request(0, number, text.as_bytes(), 8);
+    }
+    rig.kick(0);
+    rig.serve();
+    rig.answer(b"one");
+    let undelivered = rig.service.undelivered(&rig.core.virtio).unwrap();
+    assert_eq!(undelivered.len(), 1);
+    let (saved, chipset) = (rig.core.virtio.clone(), rig.core.chipset.clone());
+    // Another future: everything is answered, then the driver starts anew.
+    rig.answer(b"two");
+    rig.answer(b"three");
+    assert_eq!(rig.deliver_all(), 3);
+    rig.start();
+    (rig.core.virtio, rig.core.chipset) = (saved, chipset);
+    for used in [2, 3] {
+        rig.core.mem.ram.write_bytes(Rig::area(0, 2) + used, &[0]);
+    }
+    for number in [0, 2, 4] {
+        rig.request(0, number, [&b"first"[..], b"second", b"third"][usize::from(number) / 2], 8);
+    }
+    rig.service.resume(&mut rig.core, undelivered, false).unwrap();
+    assert_eq!(rig.service.staged_devices(), [0]);
+    let outs: Vec<Vec<u8>> = rig.fake.borrow().requests.iter().map(|request| request.2.clone()).collect();
+    assert_eq!(outs, [b"second".to_vec(), b"third".to_vec()]);
+    rig.answer(b"deux");
+    rig.answer(b"trois");
+    assert_eq!(rig.deliver_all(), 3, "the kept answer and two new ones");
+    assert_eq!(rig.used_index(0), 3);
+}
+
+#[test]
+fn a_back_end_must_offer_what_the_driver_of_a_saved_state_uses() {
+    let mut rig = Rig::new(disk(), true);
+    // The stand-in offers bit 9 (VIRTIO_BLK_F_FLUSH) and version 1.
+    rig.features = 1 << 9;
+    rig.start();
+    assert_eq!(rig.service.lacking(&rig.core.chipset), None);
+    let mut saved = rig.core.chipset.clone();
+    saved.virtio_offer(0, 1 << 32 | 1 << 9 | 1 << 6, vec![], 1);
+    assert_eq!(rig.service.lacking(&saved), None, "what the driver did not take does not matter");
+}

@@ -43,6 +43,11 @@ impl Spool {
         new
     }
 
+    /// The guest was put to where it has made this many requests.
+    pub fn begin_at(&mut self, frontier: u64) {
+        self.frontier = frontier;
+    }
+
     /// Keeps an answer.
     pub fn put(&mut self, done: Done<Tag>) -> Result<(), WindowError> {
         let index = usize::try_from(done.tag.number).expect("fewer requests than bytes of address space");

@@ -21,6 +21,8 @@ pub struct DeviceWindow<T> {
     early: Vec<VecDeque<Done<T>>>,
     /// Features with which the rings were started; none: they are stopped.
     started: Option<u64>,
+    /// The back-end gets nothing: another one is about to take its place.
+    held: bool,
 }
 
 impl<T: Clone> DeviceWindow<T> {
@@ -47,7 +49,7 @@ impl<T: Clone> DeviceWindow<T> {
         let queues = shapes.iter().zip(layouts).enumerate().map(make).collect();
         let session = Session::connect(socket, calls, device)?;
         let early = shapes.iter().map(|_| VecDeque::new()).collect();
-        Ok(DeviceWindow { memory, queues, session, early, started: None })
+        Ok(DeviceWindow { memory, queues, session, early, started: None, held: false })
     }
 
     /// Feature bits that the back-end offers.
@@ -82,8 +84,11 @@ impl<T: Clone> DeviceWindow<T> {
             mmap_offset: 0,
             mmap_handle: self.memory.fd(),
         };
-        self.session.start(features, &[region], &self.places())?;
         self.started = Some(features);
+        if self.held {
+            return Ok(());
+        }
+        self.session.start(features, &[region], &self.places())?;
         Ok(())
     }
 
@@ -101,9 +106,18 @@ impl<T: Clone> DeviceWindow<T> {
 
     /// Stops the rings; what is outstanding is forgotten.
     pub fn stop(&mut self) -> Result<(), WindowError> {
-        if self.started.take().is_some() {
+        if self.started.take().is_some() && !self.held {
             self.session.stop(&self.places())?;
         }
+        Ok(())
+    }
+
+    /// Stops the rings and keeps what the driver asks for from here on, until another back-end is connected.
+    pub fn hold(&mut self) -> Result<(), WindowError> {
+        if self.started.is_some() && !self.held {
+            self.session.stop(&self.places())?;
+        }
+        self.held = true;
         Ok(())
     }
 
@@ -120,6 +134,7 @@ impl<T: Clone> DeviceWindow<T> {
             return Err(session.changed(missing));
         }
         self.session = session;
+        self.held = false;
         if let Some(features) = self.started {
             let (features, indirect) = self.own_features(features);
             for (queue, early) in self.queues.iter_mut().zip(&mut self.early) {
@@ -149,7 +164,8 @@ impl<T: Clone> DeviceWindow<T> {
 
     /// Shows the back-end what was submitted.
     pub fn publish(&mut self, queue: usize) -> Result<(), WindowError> {
-        if self.queues[queue].publish(&self.memory) { self.session.kick(queue) } else { Ok(()) }
+        let wants_kick = self.queues[queue].publish(&self.memory);
+        if wants_kick && !self.held { self.session.kick(queue) } else { Ok(()) }
     }
 
     /// The next request that the back-end gave back.

@@ -22,6 +22,9 @@ pub enum WindowError {
     /// A back-end that was started again offers less than before.
     #[error("{device}: the new back-end lacks feature bits {missing:#x} of the one before it")]
     Lost { device: String, missing: u64 },
+    /// A back-end's window does not hold what a saved state has it do.
+    #[error("{device}: the window has no room for the requests of the saved state")]
+    Full { device: String },
     /// The back-end hung up.
     #[error("{device}: the back-end is gone")]
     Gone { device: String },

@@ -1,0 +1,194 @@
+//! On which layer each disk of a recording goes on.
+//!
+//! A save freezes the layer that the guest wrote to; the disk goes on in a new one over it. A load lets it go on in a new one over
+//! what the snapshot froze. So layers form a tree, and the way from a disk's present layer down to its image is its chain.
+//! `disks/chains.json` says which layer that is, for `reprise commit`.
+
+use crate::launch::plan::{Plan, Top};
+use replay::device::{DeviceKind, Image};
+use replay::setup::Mode;
+use replay::store::DiskState;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Which layer each disk is at: names of files beside this one, by device.
+pub const CHAINS: &str = "chains.json";
+
+/// One disk's chain.
+#[derive(Clone, Debug)]
+struct Chain {
+    id: String,
+    /// Layers from the top down.
+    layers: Vec<PathBuf>,
+    image: PathBuf,
+    format: String,
+}
+
+/// The chains of all disks that the guest can write to.
+#[derive(Clone, Debug, Default)]
+pub struct Disks {
+    chains: BTreeMap<u16, Chain>,
+    /// The store, to which names of layers are relative.
+    root: PathBuf,
+    /// Where layers are.
+    directory: PathBuf,
+    /// Why the disks of this run cannot be saved.
+    refused: Option<String>,
+    is_replay: bool,
+}
+
+impl Disks {
+    /// The disks of a run whose snapshots are in `root`.
+    pub fn of(plan: &Plan, root: &Path) -> Disks {
+        let mut disks = Disks { root: root.into(), is_replay: plan.mode == Mode::Replay, ..Disks::default() };
+        if let Some(directory) = &plan.layers {
+            disks.directory = std::path::absolute(directory).unwrap_or_else(|_| directory.clone());
+        }
+        for (index, device) in plan.machine.devices.iter().enumerate() {
+            let DeviceKind::Block(disk) = &device.kind else { continue };
+            let id = device.id.clone();
+            match (&disk.image, &plan.layers) {
+                (Image::Null { .. }, _) => {}
+                _ if disk.read_only => {}
+                (Image::File { path, format }, Some(_)) => {
+                    let layers = vec![disks.directory.join(format!("{id}.qcow2"))];
+                    let format = format.clone().unwrap_or_else(|| "raw".to_owned());
+                    disks.chains.insert(index as u16, Chain { id, layers, image: path.clone(), format });
+                }
+                (Image::File { path, format }, None) if disks.is_replay => {
+                    let format = format.clone().unwrap_or_default();
+                    let chain = Chain { id, layers: vec![], image: path.clone(), format };
+                    disks.chains.insert(index as u16, chain);
+                }
+                (Image::File { .. }, None) => {
+                    disks.refused = Some(format!(
+                        "drive '{id}' is written in place, and what it holds cannot be kept: record the run \
+                         (reprise record, or -icount rr=record), or give the drive readonly=on"
+                    ));
+                }
+                (Image::Memory { .. }, _) if disks.is_replay => {}
+                (Image::Memory { .. }, _) => {
+                    disks.refused = Some(format!("drive '{id}' is in the memory of its process"));
+                }
+            }
+        }
+        disks
+    }
+
+    /// Why states of this machine cannot be saved or loaded.
+    pub fn refused(&self) -> Option<&str> {
+        self.refused.as_deref()
+    }
+
+    /// Whether disks get other back-ends at a save and a load.
+    pub fn change(&self) -> bool {
+        !self.is_replay && !self.chains.is_empty()
+    }
+
+    /// Whether a replay can be put to a stored snapshot: its disks only go forward.
+    pub fn has_any(&self) -> bool {
+        !self.chains.is_empty() || self.refused.is_some()
+    }
+
+    /// What the disks hold now, as a snapshot says it.
+    pub fn states(&self) -> Vec<DiskState> {
+        let name = |path: &PathBuf| path.strip_prefix(&self.root).unwrap_or(path).display().to_string();
+        let state = |chain: &Chain| DiskState {
+            id: chain.id.clone(),
+            layers: (!self.is_replay).then(|| chain.layers.iter().map(name).collect()),
+        };
+        self.chains.values().map(state).collect()
+    }
+
+    /// Takes over the layers of a snapshot in the store at `root`. Nothing changes if one is not to be had.
+    pub fn take_over(&mut self, states: &[DiskState], root: &Path) -> Result<(), String> {
+        let mut chains = self.chains.clone();
+        for chain in chains.values_mut() {
+            let state = states.iter().find(|state| state.id == chain.id);
+            let state =
+                state.ok_or_else(|| format!("drive '{}': the snapshot has no such disk", chain.id))?;
+            let layers = state.layers.as_ref().ok_or_else(|| {
+                format!("drive '{}': the snapshot was made in a replay, which keeps no disks", chain.id)
+            })?;
+            chain.layers = layers.iter().map(|layer| root.join(layer)).collect();
+            if let Some(missing) = chain.layers.iter().find(|layer| !layer.exists()) {
+                return Err(format!("drive '{}': its layer '{}' is gone", chain.id, missing.display()));
+            }
+        }
+        self.chains = chains;
+        Ok(())
+    }
+
+    /// The layers to which the guest writes now: no snapshot has them, because a save freezes a layer before it names it.
+    pub fn present(&self) -> Vec<PathBuf> {
+        self.chains.values().filter_map(|chain| chain.layers.first().cloned()).collect()
+    }
+
+    /// For each disk, a new layer over its chain.
+    pub fn new_layers(&mut self) -> Vec<(u16, Top)> {
+        let directory = self.directory.clone();
+        let new = |(index, chain): (&u16, &mut Chain)| {
+            let name = |number: u32| directory.join(format!("{}.{number}.qcow2", chain.id));
+            let layer = (1..).map(name).find(|path| !path.exists()).unwrap_or_default();
+            let (image, format) = match chain.layers.first() {
+                Some(top) => (top.clone(), "qcow2".to_owned()),
+                None => (chain.image.clone(), chain.format.clone()),
+            };
+            chain.layers.insert(0, layer.clone());
+            (*index, Top { image, format, layer: Some(layer) })
+        };
+        self.chains.iter_mut().map(new).collect()
+    }
+
+    /// Writes down at which layer each disk is.
+    pub fn write_down(&self) -> Result<(), String> {
+        let name = |chain: &Chain| {
+            let file = chain.layers.first().and_then(|layer| layer.file_name());
+            (chain.id.clone(), file.unwrap_or_default().to_string_lossy().into_owned())
+        };
+        let names: BTreeMap<String, String> = self.chains.values().map(name).collect();
+        let place = self.directory.join(CHAINS);
+        let new = self.directory.join(format!("{CHAINS}.new"));
+        let text = serde_json::to_vec_pretty(&names).map_err(|error| error.to_string())?;
+        let written = File::create(&new).and_then(|mut file| {
+            file.write_all(&text)?;
+            file.sync_all()?;
+            fs::rename(&new, &place)
+        });
+        written.map_err(|error| format!("cannot write {}: {error}", place.display()))
+    }
+}
+
+/// The layer at which a disk of a recording is; `directory`: its layers.
+pub fn present_layer(directory: &Path, id: &str) -> Result<PathBuf, String> {
+    let place = directory.join(CHAINS);
+    let first = directory.join(format!("{id}.qcow2"));
+    let text = match fs::read(&place) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(first),
+        Err(error) => return Err(format!("cannot read {}: {error}", place.display())),
+        Ok(text) => text,
+    };
+    let names: BTreeMap<String, String> =
+        serde_json::from_slice(&text).map_err(|error| format!("{} is damaged: {error}", place.display()))?;
+    match names.get(id) {
+        Some(name) if !name.contains('/') && !name.is_empty() => Ok(directory.join(name)),
+        Some(name) => Err(format!("{} is damaged: '{name}' is no layer", place.display())),
+        None => Ok(first),
+    }
+}
+
+/// Where the disks of a recording that starts from a snapshot begin.
+pub fn tops_of_start(plan: &Plan, states: &[DiskState], root: &Path) -> BTreeMap<u16, Top> {
+    let mut tops = BTreeMap::new();
+    for (index, device) in plan.machine.devices.iter().enumerate() {
+        let state = states.iter().find(|state| state.id == device.id);
+        let layer = state.and_then(|state| state.layers.as_ref()?.first());
+        if let Some(layer) = layer {
+            let top = Top { image: root.join(layer), format: "qcow2".into(), layer: None };
+            tops.insert(index as u16, top);
+        }
+    }
+    tops
+}

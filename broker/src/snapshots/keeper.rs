@@ -1,0 +1,522 @@
+//! Carries out what is asked for with snapshots: one thing after the other, most of it in the vCPU process and in threads.
+//!
+//! A save: the vCPU process notes its state and goes on; disks go on in new layers; when all pages are copied, a thread stores them;
+//! then the monitor is answered: the snapshot is on disk. A load: a thread unpacks the snapshot while the machine runs; the vCPU
+//! process takes it; the log is cut; disks go on over the snapshot's layers. In a replay a load is a seek.
+
+use super::desk::{News, Request};
+use super::disks::Disks;
+use super::places::{Periodic, Setup};
+use super::work::{self, Fetched, Stored, Worker};
+use crate::hmp::host::{Host as _, Ticket};
+use crate::hmp::session::date_digits;
+use crate::host_clock;
+use crate::launch::children::Children;
+use crate::sequence::core::Core;
+use crate::sequence::swap::Swapper;
+use nix::sys::eventfd::EventFd;
+use replay::branch::{Cut, Keeps};
+use replay::handover::{Files, Handover};
+use replay::manifest::{self, LogPlace};
+use replay::message::Control;
+use replay::setup::Mode;
+use replay::store::{Info, PageTable, Snapshot, Store};
+use replay::time::Icount;
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Who asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// A monitor waits for the answer.
+    Monitor(Ticket),
+    /// The command line: without it there is no run.
+    Start,
+    /// Time.
+    Clock,
+    /// The vCPU process, on its way to a place.
+    Machine,
+}
+
+/// What is being done.
+enum Job {
+    Saving {
+        sequence: u64,
+        tag: String,
+        info: Option<Box<Info>>,
+        files: Option<Files>,
+        worker: Option<Worker<Result<Stored, String>>>,
+    },
+    Fetching {
+        worker: Worker<Result<Fetched, String>>,
+    },
+    Loading {
+        sequence: u64,
+        store: Store,
+        snapshot: Box<Snapshot>,
+    },
+    Deleting {
+        worker: Worker<Result<(), String>>,
+    },
+    /// Only disks are missing.
+    Ending,
+}
+
+/// The keeper of a run's snapshots.
+pub struct Keeper {
+    setup: Setup,
+    disks: Disks,
+    doorbell: Arc<EventFd>,
+    /// The snapshot on which a save builds: its pages, and its name.
+    base: Option<(PageTable, String)>,
+    queue: VecDeque<(Origin, Request)>,
+    job: Option<(Origin, Job)>,
+    /// Disks that are getting other back-ends.
+    swaps: BTreeSet<Ticket>,
+    failure: Option<String>,
+    next_periodic: Option<Instant>,
+    made_by_clock: VecDeque<String>,
+    /// A replay is on its way to the snapshot from which the user wants it to go on.
+    start_seek: Option<Ticket>,
+}
+
+/// The things that a keeper works with.
+pub struct Hands<'a> {
+    /// The machine's side.
+    pub core: &'a mut Core,
+    /// Puts back-ends in the place of others.
+    pub swapper: &'a mut Swapper,
+    /// The processes.
+    pub children: &'a mut Children,
+}
+
+impl Keeper {
+    /// For a run; `doorbell` wakes the broker's loop.
+    pub fn new(setup: Setup, disks: Disks, doorbell: Arc<EventFd>) -> Keeper {
+        let mut queue = VecDeque::new();
+        queue.extend(setup.load.clone().map(|tag| (Origin::Start, Request::Load(tag))));
+        // Without it the name of the start is still known: it is made anew from the manifest.
+        let save = setup.save.clone().filter(|_| disks.refused().is_none());
+        queue.extend(save.map(|tag| (Origin::Start, Request::Save(Some(tag)))));
+        queue.extend(setup.go_to.clone().map(|(tag, _)| (Origin::Machine, Request::Load(tag))));
+        let next_periodic = setup.periodic.map(|periodic| Instant::now() + periodic.interval);
+        Keeper {
+            setup,
+            disks,
+            doorbell,
+            base: None,
+            queue,
+            job: None,
+            swaps: BTreeSet::new(),
+            failure: None,
+            next_periodic,
+            made_by_clock: VecDeque::new(),
+            start_seek: None,
+        }
+    }
+
+    /// In a replay: the places to which it can be put at once.
+    pub fn announce(&self, core: &mut Core) -> Result<(), String> {
+        if self.setup.mode != Mode::Replay || self.disks.has_any() {
+            return Ok(());
+        }
+        for info in self.setup.places.list().0 {
+            self.announce_one(core, &info)?;
+        }
+        Ok(())
+    }
+
+    fn announce_one(&self, core: &mut Core, info: &Info) -> Result<(), String> {
+        let Some(place) = info.place.as_ref().filter(|place| core.passes(place)) else { return Ok(()) };
+        if work::check_fits(info, &self.setup.machine).is_err() {
+            return Ok(());
+        }
+        let ticket = core.new_ticket();
+        core.send_control(ticket, Control::Known { icount: Icount(info.icount), events: place.events })
+    }
+
+    /// The next moment at which something is due.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.next_periodic
+    }
+
+    /// Goes on with what is to be done; an error ends the run.
+    pub fn attend(&mut self, hands: &mut Hands<'_>) -> Result<(), String> {
+        let requests = std::mem::take(&mut hands.core.desk.requests);
+        self.queue.extend(requests.into_iter().map(|(ticket, request)| (Origin::Monitor(ticket), request)));
+        self.look_at_the_clock();
+        while let Some(news) = hands.core.desk.news.pop_front() {
+            self.hear(news, hands)?;
+        }
+        self.poll(hands)?;
+        while self.job.is_none() {
+            let Some((origin, request)) = self.queue.pop_front() else { return Ok(()) };
+            let begun = match request {
+                Request::Save(tag) => self.begin_save(tag, hands.core),
+                Request::Load(tag) if self.setup.mode == Mode::Replay && origin != Origin::Start => {
+                    self.seek(origin, &tag, hands.core)?;
+                    continue;
+                }
+                Request::Load(tag) => self.begin_load(tag, hands.core),
+                Request::Delete(tag) => self.begin_delete(tag, hands.core),
+            };
+            match begun {
+                Ok(job) => self.job = Some((origin, job)),
+                Err(why) => self.answer(origin, Some(why), hands.core)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn look_at_the_clock(&mut self) {
+        let (Some(at), Some(Periodic { interval, .. })) = (self.next_periodic, self.setup.periodic) else {
+            return;
+        };
+        let now = Instant::now();
+        if now >= at {
+            self.next_periodic = Some(now + interval);
+            self.queue.push_back((Origin::Clock, Request::Save(None)));
+        }
+    }
+
+    /// Tells who asked how it ended.
+    fn answer(&mut self, origin: Origin, failure: Option<String>, core: &mut Core) -> Result<(), String> {
+        match (origin, failure) {
+            (Origin::Monitor(ticket), failure) => core.complete(ticket, failure),
+            (Origin::Start, Some(why)) => return Err(why),
+            (Origin::Clock | Origin::Machine, Some(why)) => eprintln!("reprise: {why}"),
+            (Origin::Start | Origin::Clock | Origin::Machine, None) => {}
+        }
+        Ok(())
+    }
+
+    fn begin_save(&mut self, tag: Option<String>, core: &mut Core) -> Result<Job, String> {
+        if let Some(why) = self.disks.refused() {
+            return Err(why.to_owned());
+        }
+        let tag = tag.unwrap_or_else(|| self.new_tag());
+        let builds_on = self.base.as_ref().is_some_and(|(_, tag)| self.setup.places.own.holds(tag));
+        let sequence = core.new_ticket();
+        core.send_control(sequence, Control::Save { full: !builds_on, hold_disks: self.disks.change() })?;
+        if !builds_on {
+            self.base = None;
+        }
+        Ok(Job::Saving { sequence, tag, info: None, files: None, worker: None })
+    }
+
+    /// As QEMU makes names up.
+    fn new_tag(&self) -> String {
+        let base = format!("vm-{}", date_digits(host_clock::now().utc));
+        let mut names = std::iter::once(base.clone()).chain((2..).map(|number| format!("{base}-{number}")));
+        names.find(|name| !self.setup.places.own.holds(name)).unwrap_or(base)
+    }
+
+    fn begin_load(&mut self, tag: String, core: &mut Core) -> Result<Job, String> {
+        if let Some(why) = self.disks.refused() {
+            return Err(why.to_owned());
+        }
+        let (places, machine) = (self.setup.places.clone(), self.setup.machine.clone());
+        let manifests = (self.setup.mode == Mode::Record).then(|| core.manifests());
+        // A replay has applied nothing when it starts.
+        let events = (self.setup.mode == Mode::Replay).then_some(0);
+        let doorbell = Arc::clone(&self.doorbell);
+        let work = move || work::fetch(&places, &tag, &machine, manifests.as_deref(), events);
+        Ok(Job::Fetching { worker: Worker::<Fetched>::start(doorbell, work)? })
+    }
+
+    fn begin_delete(&mut self, tag: String, core: &mut Core) -> Result<Job, String> {
+        let own = self.setup.places.own.clone();
+        let is_start = |tag: &str| core.manifests().iter().any(|m| m.start_snapshot.as_deref() == Some(tag));
+        if self.setup.mode == Mode::Record && is_start(&tag) {
+            return Err(format!("snapshot '{tag}' is the start of the recording"));
+        }
+        if let Some(other) = self.setup.places.others.iter().find(|store| store.holds(&tag))
+            && !own.holds(&tag)
+        {
+            return Err(format!(
+                "snapshot '{tag}' is in '{}', which this run does not change",
+                other.root().display()
+            ));
+        }
+        if self.base.as_ref().is_some_and(|(_, base)| *base == tag) {
+            self.base = None;
+        }
+        let work = move || own.delete(&tag).map(drop).map_err(|error| error.to_string());
+        Ok(Job::Deleting { worker: Worker::<()>::start(Arc::clone(&self.doorbell), work)? })
+    }
+
+    /// In a replay: goes to the place of a snapshot.
+    fn seek(&mut self, origin: Origin, tag: &str, core: &mut Core) -> Result<(), String> {
+        let ticket = match origin {
+            Origin::Monitor(ticket) => ticket,
+            Origin::Start | Origin::Clock | Origin::Machine => core.new_ticket(),
+        };
+        let result = match self.setup.places.find(tag) {
+            Err(error) => Err(format!("snapshot '{tag}': {error}")),
+            Ok(None) if core.is_start_tag(tag) => core.seek_place(ticket, 0, 0),
+            Ok(None) => Err(work::missing(tag)),
+            Ok(Some((_, snapshot))) => {
+                match snapshot.info.place.as_ref().filter(|place| core.passes(place)) {
+                    Some(place) => core.seek_place(ticket, snapshot.info.icount, place.events),
+                    None if core.is_start_of_recording(tag) => {
+                        core.seek_place(ticket, snapshot.info.icount, 0)
+                    }
+                    None => Err(format!(
+                        "snapshot '{tag}' is of another run: a replay goes only where its recording went"
+                    )),
+                }
+            }
+        };
+        match (origin, result) {
+            (Origin::Monitor(_), Err(why)) => core.complete(ticket, Some(why)),
+            (_, Err(why)) => return Err(why),
+            (Origin::Monitor(_), Ok(())) => {}
+            (_, Ok(())) => self.start_seek = Some(ticket),
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, news: News, hands: &mut Hands<'_>) -> Result<(), String> {
+        match news {
+            News::Saved { sequence, place } => self.saved(sequence, place, hands),
+            News::Copied { sequence, error } => self.copied(sequence, error),
+            News::Loaded { sequence, error } => self.loaded(sequence, error, hands),
+            News::Fetch { icount, events } => self.fetch(icount, events, hands),
+        }
+    }
+
+    fn saved(&mut self, of: u64, place: Option<LogPlace>, hands: &mut Hands<'_>) -> Result<(), String> {
+        let mut got = Files::receive(hands.swapper.control_fd())
+            .map_err(|error| format!("cannot take a state from the vcpu process: {error}"))?;
+        let (handover, _) = got.read()?;
+        let states = self.disks.states();
+        let Some((_, Job::Saving { sequence, tag, info, files, .. })) = &mut self.job else { return Ok(()) };
+        if *sequence != of {
+            return Ok(());
+        }
+        *info = Some(Box::new(Info {
+            tag: tag.clone(),
+            created_unix_s: host_clock::now().utc,
+            icount: handover.icount,
+            vtime_ns: handover.vtime_ns,
+            place: place.map(|place| LogPlace { events: handover.events.unwrap_or(place.events), ..place }),
+            build: manifest::build(),
+            machine: self.setup.machine.clone(),
+            disks: states,
+            vm_bytes: 0,
+        }));
+        *files = Some(got);
+        self.begin_layers(hands);
+        Ok(())
+    }
+
+    /// Lets every disk go on in a new layer.
+    fn begin_layers(&mut self, hands: &mut Hands<'_>) {
+        if !self.disks.change() {
+            return;
+        }
+        for (device, top) in self.disks.new_layers() {
+            let ticket = hands.core.new_ticket();
+            match hands.swapper.begin_layer(ticket, device, top, hands.children) {
+                Ok(()) => {
+                    self.swaps.insert(ticket);
+                }
+                Err(why) => {
+                    self.failure.get_or_insert(why);
+                    if let Err(error) = hands.core.lost_back_end(device) {
+                        eprintln!("reprise: {error}");
+                    }
+                }
+            }
+        }
+        if let Err(why) = self.disks.write_down() {
+            self.failure.get_or_insert(why);
+        }
+    }
+
+    /// A ticket of ours may be done: a disk goes on.
+    pub fn ticket_done(&mut self, ticket: Ticket, core: &mut Core) {
+        if self.swaps.remove(&ticket)
+            && let Some(why) = core.take_swap_failure(ticket)
+        {
+            self.failure.get_or_insert(why);
+        }
+        if self.start_seek.take_if(|seek| *seek == ticket).is_some()
+            && self.setup.go_to.as_ref().is_some_and(|(_, runs_on)| *runs_on)
+        {
+            self.failure = self.failure.take().or(core.cont().err());
+        }
+    }
+
+    fn copied(&mut self, of: u64, error: Option<String>) -> Result<(), String> {
+        let bell = Arc::clone(&self.doorbell);
+        let store = self.setup.places.own.clone();
+        let Some((_, job)) = &mut self.job else { return Ok(()) };
+        let Job::Saving { sequence, info, files, worker, .. } = job else { return Ok(()) };
+        if *sequence != of {
+            return Ok(());
+        }
+        let ready = info.clone().zip(files.take());
+        match (error, ready) {
+            (None, Some((info, files))) => {
+                let base = self.base.as_ref().map(|(table, _)| table.clone()).unwrap_or_default();
+                let work = move || work::store(&store, *info, base, files);
+                *worker = Some(Worker::<Stored>::start(bell, work)?);
+            }
+            (error, _) => {
+                self.failure = self.failure.take().or(error);
+                self.base = None;
+                *job = Job::Ending;
+            }
+        }
+        Ok(())
+    }
+
+    fn loaded(&mut self, of: u64, error: Option<String>, hands: &mut Hands<'_>) -> Result<(), String> {
+        let Some((_, Job::Loading { sequence, .. })) = &self.job else { return Ok(()) };
+        if *sequence != of {
+            return Ok(());
+        }
+        let Some((origin, Job::Loading { store, snapshot, .. })) = self.job.take() else { return Ok(()) };
+        self.job = Some((origin, Job::Ending));
+        if let Some(why) = error {
+            self.failure = Some(format!("snapshot '{}': {why}", snapshot.info.tag));
+            return Ok(());
+        }
+        hands.core.state_was_loaded();
+        if self.disks.change() {
+            // It was looked at before.
+            let left = self.disks.present();
+            self.disks.take_over(&snapshot.info.disks, store.root())?;
+            self.begin_layers(hands);
+            for layer in left {
+                if let Err(error) = std::fs::remove_file(&layer) {
+                    eprintln!("reprise: cannot remove {}: {error}", layer.display());
+                }
+            }
+        }
+        let Snapshot { info, table, .. } = *snapshot;
+        self.base = (store == self.setup.places.own).then_some((table, info.tag));
+        Ok(())
+    }
+
+    /// A replay wants a stored snapshot; if it cannot have it, it goes the longer way.
+    fn fetch(&mut self, icount: u64, events: u64, hands: &mut Hands<'_>) -> Result<(), String> {
+        let is_it = |info: &Info| {
+            info.icount == icount && info.place.as_ref().is_some_and(|place| place.events == events)
+        };
+        let found = self.setup.places.list().0.into_iter().find(is_it);
+        let (places, machine) = (self.setup.places.clone(), self.setup.machine.clone());
+        let result = match found {
+            Some(info) => work::fetch(&places, &info.tag, &machine, None, Some(events)),
+            None => Err("a snapshot on the way is gone".to_owned()),
+        };
+        let files = match result {
+            Ok(fetched) => fetched.files,
+            Err(why) => {
+                eprintln!("reprise: {why}; the replay goes on without it");
+                let nothing =
+                    Handover { icount, vtime_ns: 0, events: None, is_partial: false, pages: vec![] };
+                Files::new(&nothing, &[]).map_err(|error| format!("cannot make a memory file: {error}"))?
+            }
+        };
+        self.send_state(&files, hands).map(drop)
+    }
+
+    fn send_state(&mut self, files: &Files, hands: &mut Hands<'_>) -> Result<u64, String> {
+        files
+            .send(hands.swapper.control_fd())
+            .map_err(|error| format!("cannot hand a state to the vcpu process: {error}"))?;
+        let sequence = hands.core.new_ticket();
+        hands.core.send_control(sequence, Control::Load { hold_disks: self.disks.change() })?;
+        Ok(sequence)
+    }
+
+    /// Looks at threads and disks.
+    fn poll(&mut self, hands: &mut Hands<'_>) -> Result<(), String> {
+        let Some((origin, job)) = self.job.take() else { return Ok(()) };
+        let next = match job {
+            Job::Saving { worker: Some(worker), tag, info, files, sequence } => match worker.poll() {
+                None => Job::Saving { worker: Some(worker), tag, info, files, sequence },
+                Some(result) => self.stored(origin, tag, result, hands)?,
+            },
+            Job::Fetching { worker } => match worker.poll() {
+                None => Job::Fetching { worker },
+                Some(Err(why)) => {
+                    self.failure = Some(why);
+                    Job::Ending
+                }
+                Some(Ok(fetched)) => match self.hand_to_machine(fetched, hands) {
+                    Ok(job) => job,
+                    Err(why) => {
+                        self.failure = Some(why);
+                        Job::Ending
+                    }
+                },
+            },
+            Job::Deleting { worker } => match worker.poll() {
+                None => Job::Deleting { worker },
+                Some(result) => {
+                    self.failure = result.err();
+                    Job::Ending
+                }
+            },
+            other @ (Job::Saving { worker: None, .. } | Job::Loading { .. } | Job::Ending) => other,
+        };
+        if matches!(next, Job::Ending) && self.swaps.is_empty() {
+            let failure = self.failure.take();
+            return self.answer(origin, failure, hands.core);
+        }
+        self.job = Some((origin, next));
+        Ok(())
+    }
+
+    fn stored(
+        &mut self,
+        origin: Origin,
+        tag: String,
+        result: Result<Stored, String>,
+        hands: &mut Hands<'_>,
+    ) -> Result<Job, String> {
+        self.base = None;
+        match result {
+            Ok(Stored::Yes(snapshot)) => {
+                if self.setup.mode == Mode::Replay && !self.disks.has_any() {
+                    self.announce_one(hands.core, &snapshot.info)?;
+                }
+                self.base = Some((snapshot.table, tag.clone()));
+                if origin == Origin::Clock {
+                    self.made_by_clock.push_back(tag);
+                    let count = self.setup.periodic.map_or(usize::MAX, |periodic| periodic.count);
+                    if self.made_by_clock.len() > count
+                        && let Some(oldest) = self.made_by_clock.pop_front()
+                    {
+                        self.queue.push_back((Origin::Clock, Request::Delete(oldest)));
+                    }
+                }
+            }
+            // Saved once more, all of it.
+            Ok(Stored::BaseGone) => return self.begin_save(Some(tag), hands.core),
+            Err(why) => self.failure = Some(why),
+        }
+        Ok(Job::Ending)
+    }
+
+    /// The snapshot is unpacked: the machine takes it between two instructions.
+    fn hand_to_machine(&mut self, fetched: Fetched, hands: &mut Hands<'_>) -> Result<Job, String> {
+        let Fetched { store, snapshot, files } = fetched;
+        if self.disks.change() {
+            self.disks.clone().take_over(&snapshot.info.disks, store.root())?;
+        }
+        let sequence = self.send_state(&files, hands)?;
+        if self.setup.mode == Mode::Record {
+            let info = &snapshot.info;
+            let known = info.place.clone().filter(|place| hands.core.knows(place));
+            let keeps = known.map_or_else(|| Keeps::Start(info.tag.clone()), Keeps::Until);
+            let uuid = uuid::Uuid::new_v4().hyphenated().to_string();
+            hands.core.desk.cuts.insert(sequence, Cut { icount: Icount(info.icount), keeps, uuid });
+        }
+        Ok(Job::Loading { sequence, store, snapshot: Box::new(snapshot) })
+    }
+}

@@ -1,0 +1,169 @@
+//! What takes long and is done in threads: compressing and writing, reading and unpacking, deleting.
+
+use super::places::Places;
+use nix::sys::eventfd::EventFd;
+use replay::difference;
+use replay::handover::{Files, Handover};
+use replay::machine::Machine;
+use replay::manifest::{self, Manifest};
+use replay::store::{Info, NewPages, PageTable, Snapshot, Store, StoreError};
+use std::io::{BufWriter, Write};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, TryRecvError};
+use std::thread;
+
+/// A piece of work in a thread.
+#[derive(Debug)]
+pub struct Worker<T> {
+    result: Receiver<T>,
+}
+
+impl<T: Send + 'static> Worker<T> {
+    /// Begins; `doorbell` is rung at the end.
+    pub fn start(
+        doorbell: Arc<EventFd>,
+        work: impl FnOnce() -> Result<T, String> + Send + 'static,
+    ) -> Result<Worker<Result<T, String>>, String> {
+        let (send, result) = mpsc::channel();
+        let run = move || {
+            // Nobody may want it any more.
+            let _ = send.send(work());
+            let _ = doorbell.write(1);
+        };
+        let started = thread::Builder::new().name("snapshots".into()).spawn(run);
+        started.map(|_| Worker { result }).map_err(|error| format!("cannot start a thread: {error}"))
+    }
+}
+
+impl<T> Worker<Result<T, String>> {
+    /// The result when it is there.
+    pub fn poll(&self) -> Option<Result<T, String>> {
+        match self.result.try_recv() {
+            Ok(result) => Some(result),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(Err("the thread for snapshots ended early".into())),
+        }
+    }
+}
+
+/// A snapshot that was stored, or that must be saved whole because what it builds on is gone.
+#[derive(Debug)]
+pub enum Stored {
+    /// It is on disk.
+    Yes(Box<Snapshot>),
+    /// Pages of the one before it are gone.
+    BaseGone,
+}
+
+/// Stores a state whose pages are all there.
+pub fn store(store: &Store, info: Info, base: PageTable, mut files: Files) -> Result<Stored, String> {
+    let (handover, state) = files.read()?;
+    let base = if handover.is_partial { base } else { PageTable::new() };
+    let pages = NewPages { base, numbers: &handover.pages, contents: &files.pages };
+    match store.save(info, state, pages) {
+        Ok(snapshot) => Ok(Stored::Yes(Box::new(snapshot))),
+        Err(StoreError::BaseGone(_)) => Ok(Stored::BaseGone),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// A snapshot that is ready to be handed to the vCPU process.
+#[derive(Debug)]
+pub struct Fetched {
+    /// Where it is.
+    pub store: Store,
+    /// The snapshot.
+    pub snapshot: Snapshot,
+    /// Its state and pages.
+    pub files: Files,
+}
+
+/// Reads a snapshot for a machine. A recording whose manifests (its own, and those of what was cut off it) do not pass the
+/// snapshot's place gets a copy of the snapshot, to start from. `events`: how many events a replay has applied there.
+pub fn fetch(
+    places: &Places,
+    tag: &str,
+    machine: &Machine,
+    recorded: Option<&[Manifest]>,
+    events: Option<u64>,
+) -> Result<Fetched, String> {
+    let found = places.find(tag).map_err(|error| format!("snapshot '{tag}': {error}"))?;
+    let (store, snapshot) = found.ok_or_else(|| missing(tag))?;
+    check_fits(&snapshot.info, machine)?;
+    let files = unpack(&store, &snapshot, events)?;
+    let passes =
+        |manifest: &Manifest| snapshot.info.place.as_ref().is_some_and(|place| manifest.passes(place));
+    if let Some(recorded) = recorded
+        && !recorded.iter().any(passes)
+        && store != places.own
+    {
+        let numbers = files.numbers.clone();
+        let pages = NewPages { base: PageTable::new(), numbers: &numbers, contents: &files.files.pages };
+        let saved = places.own.save(snapshot.info.clone(), snapshot.state.clone(), pages);
+        let snapshot = saved.map_err(|error| error.to_string())?;
+        return Ok(Fetched { store: places.own.clone(), snapshot, files: files.files });
+    }
+    Ok(Fetched { store, snapshot, files: files.files })
+}
+
+/// QEMU's words.
+pub fn missing(tag: &str) -> String {
+    format!("Snapshot '{tag}' does not exist in one or more devices")
+}
+
+/// Files, and numbers of the pages in them.
+struct Unpacked {
+    files: Files,
+    numbers: Vec<u64>,
+}
+
+fn handover_of(snapshot: &Snapshot, events: Option<u64>) -> Handover {
+    Handover {
+        icount: snapshot.info.icount,
+        vtime_ns: snapshot.info.vtime_ns,
+        events,
+        is_partial: false,
+        pages: vec![],
+    }
+}
+
+/// State and pages of a snapshot.
+fn unpack(store: &Store, snapshot: &Snapshot, events: Option<u64>) -> Result<Unpacked, String> {
+    let host = |error: std::io::Error| format!("cannot unpack snapshot '{}': {error}", snapshot.info.tag);
+    // The numbers come first, in the order in which the pages are read.
+    let mut numbers = Vec::with_capacity(snapshot.table.len());
+    let empty = Files::new(&handover_of(snapshot, events), &[]).map_err(host)?;
+    let mut pages = BufWriter::with_capacity(1 << 20, empty.pages);
+    store
+        .read_pages(snapshot, &mut |number, page| {
+            numbers.push(number);
+            pages.write_all(page)
+        })
+        .map_err(|error| error.to_string())?;
+    let pages = pages.into_inner().map_err(|error| host(error.into_error()))?;
+    let handover = Handover { pages: numbers, ..handover_of(snapshot, events) };
+    let files = Files::new(&handover, &snapshot.state).map_err(host)?;
+    Ok(Unpacked { files: Files { state: files.state, pages }, numbers: handover.pages })
+}
+
+/// Whether a snapshot can be of this machine; the error names what differs.
+pub fn check_fits(info: &Info, machine: &Machine) -> Result<(), String> {
+    let tag = &info.tag;
+    if info.build != manifest::build() {
+        return Err(format!(
+            "snapshot '{tag}' was made by reprise {}, this is {}: its state is of no use here",
+            info.build,
+            manifest::build()
+        ));
+    }
+    // The date at power-on and where images lie are not the state's.
+    let mut given = machine.clone();
+    given.clock.rtc_base = info.machine.clock.rtc_base;
+    given.clock.host_offset_s = info.machine.clock.host_offset_s;
+    let differences = difference::compare(&info.machine, &given);
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let words: Vec<String> = differences.iter().map(ToString::to_string).collect();
+    Err(format!("snapshot '{tag}' is of another machine: {}", words.join("; ")))
+}

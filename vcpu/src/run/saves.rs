@@ -1,0 +1,145 @@
+//! What the broker asked for: states to save and to take, one after the other, at the places that the inputs give.
+
+use super::error::RunError;
+use super::machine::Machine;
+use replay::event::DeviceIndex;
+use replay::handover::Handover;
+use replay::lane::VcpuEnd;
+use replay::message::Outbound;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// Wait of a machine that stands still, before it looks again what to save.
+const NAP: Duration = Duration::from_micros(100);
+
+/// One request.
+#[derive(Clone, Copy, Debug)]
+enum Asked {
+    Save { sequence: u64, full: bool, hold_disks: bool },
+    Load { sequence: u64, hold_disks: bool },
+}
+
+/// What came of looking at the requests.
+#[derive(Debug)]
+pub enum Attended {
+    /// The machine goes on as it is.
+    Nothing,
+    /// The machine must stand still until this disk has answered.
+    Wait(DeviceIndex),
+    /// It is in another state now; the broker is to be told by [`Saves::tell_loaded`] when everything fits it.
+    Loaded {
+        /// The request.
+        sequence: u64,
+        /// What came with the state.
+        handover: Handover,
+    },
+    /// Its state was noted, with a list of so many pages, or it was refused.
+    Saved {
+        /// Pages that are to be copied.
+        pages: usize,
+    },
+    /// It was to be put into another state, and is not.
+    Refused,
+}
+
+/// Requests, and the state whose pages are being copied.
+#[derive(Debug, Default)]
+pub struct Saves {
+    asked: VecDeque<Asked>,
+    copying: Option<u64>,
+}
+
+impl Saves {
+    /// A state is to be saved.
+    pub fn ask_to_save(&mut self, sequence: u64, full: bool, hold_disks: bool) {
+        self.asked.push_back(Asked::Save { sequence, full, hold_disks });
+    }
+
+    /// A state is to be taken.
+    pub fn ask_to_load(&mut self, sequence: u64, hold_disks: bool) {
+        self.asked.push_back(Asked::Load { sequence, hold_disks });
+    }
+
+    /// How long a machine that stands still may wait before it looks again: something is to be done.
+    pub fn nap(&self) -> Option<Duration> {
+        (self.copying.is_some() || !self.asked.is_empty()).then_some(NAP)
+    }
+
+    /// Does the next thing; the machine is between two instructions. `events`: those of the log that a replay has applied;
+    /// `pages`: how many pages may be copied now.
+    pub fn attend(
+        &mut self,
+        machine: &mut Machine,
+        lane: &mut VcpuEnd,
+        events: Option<u64>,
+        pages: usize,
+    ) -> Result<Attended, RunError> {
+        if let Some(sequence) = self.copying
+            && let Some(result) = machine.take_copied().or_else(|| machine.copy_some(pages))
+        {
+            self.copying = None;
+            let error = result.err().map(|error| format!("cannot copy the pages of the machine: {error}"));
+            lane.send(&Outbound::Copied { sequence, error })?;
+            lane.ring_doorbell()?;
+        }
+        if self.asked.is_empty() || self.copying.is_some() || !machine.is_served() {
+            return Ok(Attended::Nothing);
+        }
+        match self.asked[0] {
+            Asked::Save { .. } if machine.unsavable().is_none() => {
+                if let Some(device) = machine.unanswered()? {
+                    return Ok(Attended::Wait(device));
+                }
+            }
+            Asked::Save { .. } | Asked::Load { .. } => {}
+        }
+        match self.asked.pop_front() {
+            Some(Asked::Save { sequence, full, hold_disks }) => {
+                let pages = self.save(machine, lane, events, (sequence, full, hold_disks))?;
+                Ok(Attended::Saved { pages })
+            }
+            Some(Asked::Load { sequence, hold_disks }) => {
+                let mut files = machine.receive_state()?;
+                match machine.load(&mut files, hold_disks)? {
+                    Ok(handover) => Ok(Attended::Loaded { sequence, handover }),
+                    Err(why) => {
+                        lane.send(&Outbound::Loaded { sequence, error: Some(why) })?;
+                        lane.ring_doorbell()?;
+                        Ok(Attended::Refused)
+                    }
+                }
+            }
+            None => Ok(Attended::Nothing),
+        }
+    }
+
+    fn save(
+        &mut self,
+        machine: &mut Machine,
+        lane: &mut VcpuEnd,
+        events: Option<u64>,
+        (sequence, full, hold_disks): (u64, bool, bool),
+    ) -> Result<usize, RunError> {
+        let mut pages = 0;
+        if let Some(why) = machine.unsavable() {
+            lane.send(&Outbound::Copied { sequence, error: Some(why) })?;
+        } else {
+            let files = machine.begin_save(full, events)?;
+            if hold_disks {
+                machine.hold_disks()?;
+            }
+            machine.hand_over(&files)?;
+            pages = machine.pages_to_copy();
+            self.copying = Some(sequence);
+            lane.send(&Outbound::Saved { sequence })?;
+        }
+        lane.ring_doorbell()?;
+        Ok(pages)
+    }
+
+    /// Tells the broker that what follows happens in the state that was loaded.
+    pub fn tell_loaded(&self, lane: &mut VcpuEnd, sequence: u64) -> Result<(), RunError> {
+        lane.send(&Outbound::Loaded { sequence, error: None })?;
+        Ok(lane.ring_doorbell()?)
+    }
+}
