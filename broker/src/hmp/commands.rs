@@ -3,9 +3,9 @@
 use super::args::{Args, Known};
 use super::host::{Host, RunStatus, Ticket};
 use super::inquiry::{Begin, Inquired};
+use super::keys;
 use super::place::{Place, Position};
 use super::table::{COMMANDS, INFO, Question, Row, Run, find, help_line};
-use super::keys;
 use crate::cli::gdb;
 use replay::event::Input;
 use replay::message::Offer;

@@ -74,7 +74,7 @@ impl Core {
     /// A machine that had ended its guest has one again.
     pub(crate) fn state_was_loaded(&mut self) {
         if matches!(self.status, RunStatus::Shutdown | RunStatus::Panicked) {
-            self.status = RunStatus::Paused;
+            self.set_status(RunStatus::Paused);
         }
     }
 
@@ -119,7 +119,7 @@ impl Core {
     pub(crate) fn seek_place(&mut self, ticket: Ticket, icount: u64, events: u64) -> Result<(), String> {
         match self.status {
             RunStatus::Running | RunStatus::Debug | RunStatus::Paused | RunStatus::Prelaunch => {
-                self.status = RunStatus::Running;
+                self.set_status(RunStatus::Running);
                 self.send_control(ticket, Control::SeekPlace { icount: Icount(icount), events })
             }
             RunStatus::Shutdown | RunStatus::Panicked | RunStatus::IoError | RunStatus::InternalError => {

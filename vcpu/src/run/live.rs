@@ -9,7 +9,7 @@ use super::inputs::{Flow, Inputs};
 use super::machine::Machine;
 use super::pace::{HostClock, Pace};
 use super::patience::Stillness;
-use super::saves::{Attended, Saves};
+use super::saves::Saves;
 use super::silence::Silence;
 use super::stall::Stall;
 use crate::chipset::rtc::Look;
@@ -35,41 +35,39 @@ const DATE_INTERVAL_INSIDE: Duration = Duration::from_secs(1);
 const SILENCE_INTERVAL: Duration = Duration::from_secs(1);
 /// Quanta between the same.
 const SILENCE_QUANTA: u32 = 4096;
-/// Pages of a saved state that are copied at a checkpoint: about 50 µs.
-const PAGES_AT_ONCE: usize = 32;
 /// Longest sleep of a machine without a timer, in one piece.
 const SLEEP_MAX: Duration = Duration::from_secs(3600);
 
 /// Inputs from the host.
 pub struct Live {
-    lane: VcpuEnd,
-    clock: Box<dyn HostClock>,
-    pace: Pace,
-    auto: bool,
-    sleep: bool,
-    digest_interval: u64,
-    next_digest: u64,
-    offers: VecDeque<Offer>,
+    pub(super) lane: VcpuEnd,
+    pub(super) clock: Box<dyn HostClock>,
+    pub(super) pace: Pace,
+    pub(super) auto: bool,
+    pub(super) sleep: bool,
+    pub(super) digest_interval: u64,
+    pub(super) next_digest: u64,
+    pub(super) offers: VecDeque<Offer>,
     /// Devices with input that had no room yet.
-    waiting: BTreeSet<u16>,
-    paused: bool,
+    pub(super) waiting: BTreeSet<u16>,
+    pub(super) paused: bool,
     /// In a pause, of which the broker and the debugger know.
-    standing: bool,
+    pub(super) standing: bool,
     /// icount at which events were last allowed.
-    last_icount: Option<u64>,
-    quanta: u32,
-    stillness: Stillness,
+    pub(super) last_icount: Option<u64>,
+    pub(super) quanta: u32,
+    pub(super) stillness: Stillness,
     /// When the RTC was last told the host's date.
-    date_told: Option<Duration>,
+    pub(super) date_told: Option<Duration>,
     /// Where the machine went idle and when on the host: being asked things does not make it sleep longer.
-    idle_since: Option<(u64, Vtime, Duration)>,
-    stall: Stall,
-    silence: Silence,
+    pub(super) idle_since: Option<(u64, Vtime, Duration)>,
+    pub(super) stall: Stall,
+    pub(super) silence: Silence,
     /// Devices that have another back-end, of which the journal does not know yet.
-    restarted: Vec<DeviceIndex>,
-    saves: Saves,
+    pub(super) restarted: Vec<DeviceIndex>,
+    pub(super) saves: Saves,
     /// A state is to be loaded before the first instruction.
-    awaits_state: bool,
+    pub(super) awaits_state: bool,
 }
 
 impl Live {
@@ -125,7 +123,7 @@ impl Live {
     }
 
     /// Takes all messages: controls act, offers wait their turn.
-    fn receive(&mut self, machine: &mut Machine) -> Result<Option<Flow>, RunError> {
+    pub(super) fn receive(&mut self, machine: &mut Machine) -> Result<Option<Flow>, RunError> {
         if self.lane.attention().load(Ordering::Relaxed) == 0 && !machine.debugger.wants_stop() {
             return Ok(None);
         }
@@ -211,7 +209,7 @@ impl Live {
         Ok(())
     }
 
-    fn publish(&self, machine: &Machine, state: RunState) {
+    pub(super) fn publish(&self, machine: &Machine, state: RunState) {
         self.lane.publish(Icount(machine.icount()), machine.vtime());
         self.lane.publish_state(state);
     }
@@ -260,73 +258,14 @@ impl Live {
         Ok(Flow::Again)
     }
 
-    /// Saves and loads that are asked for; a flow if the machine does not go on from here as it is.
-    fn attend_saves(&mut self, machine: &mut Machine) -> Result<Option<Flow>, RunError> {
-        if self.saves.nap().is_none() && !self.awaits_state {
-            return Ok(None);
-        }
-        loop {
-            // A machine that stands still has time.
-            let pages = if self.paused || machine.halted() { usize::MAX } else { PAGES_AT_ONCE };
-            let entered = self.clock.now();
-            let attended = self.saves.attend(machine, &mut self.lane, None, pages)?;
-            let us = self.clock.now().saturating_sub(entered).as_micros() as u64;
-            match attended {
-                Attended::Wait(device) => return self.stalled(machine, device).map(Some),
-                Attended::Loaded { sequence, handover } => {
-                    tracing::info!(us, pages = handover.pages.len(), "stood still for a load");
-                    self.begin_anew(machine);
-                    self.saves.tell_loaded(&mut self.lane, sequence)?;
-                    return Ok(Some(Flow::Again));
-                }
-                Attended::Saved { pages } => {
-                    tracing::info!(us, pages, "stood still for a save");
-                    if self.paused || machine.halted() {
-                        // Nobody would wake it to copy.
-                        continue;
-                    }
-                }
-                Attended::Nothing | Attended::Refused => {}
-            }
-            if !self.awaits_state {
-                return Ok(None);
-            }
-            if let Some(cause) = self.quit_offered() {
-                return self.end(machine, cause).map(Some);
-            }
-            self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, None)?;
-            if self.receive(machine)? == Some(Flow::Leave) {
-                return Ok(Some(Flow::Leave));
-            }
-        }
-    }
-
-    /// The machine is in another state: what was known of the one before is worth nothing.
-    fn begin_anew(&mut self, machine: &Machine) {
-        let icount = machine.icount();
-        self.awaits_state = false;
-        // At this icount an exception may have been delivered already.
-        self.last_icount = Some(icount);
-        (self.idle_since, self.date_told) = (None, None);
-        self.silence.begin_anew();
-        self.stillness = Stillness::default();
-        self.pace = Pace::new(icount, self.clock.now());
-        let number = icount.checked_div(self.digest_interval);
-        self.next_digest = number.map_or(u64::MAX, |number| (number + 1) * self.digest_interval);
-        let devices = machine.undelivered_devices();
-        self.offers.extend(devices.into_iter().map(|device| Offer::DeviceReady { device, queue: 0 }));
-        let state = if self.paused { RunState::Paused } else { RunState::Running };
-        self.publish(machine, state);
-    }
-
-    fn quit_offered(&self) -> Option<ShutdownCause> {
+    pub(super) fn quit_offered(&self) -> Option<ShutdownCause> {
         self.offers.iter().find_map(|offer| match offer {
             Offer::Quit { cause } => Some(*cause),
             _ => None,
         })
     }
 
-    fn end(&mut self, machine: &mut Machine, cause: ShutdownCause) -> Result<Flow, RunError> {
+    pub(super) fn end(&mut self, machine: &mut Machine, cause: ShutdownCause) -> Result<Flow, RunError> {
         machine.flush_consoles()?;
         let is_wanted = cause.is_from_host();
         machine.consoles.drain(if is_wanted { QUIT_DRAIN_TIMEOUT } else { DRAIN_TIMEOUT })?;

@@ -8,14 +8,13 @@ use super::machine::Machine;
 use super::pace::HostClock;
 use super::patience::{Patience, Stillness};
 use super::saves::Saves;
-use super::seek::{Goal, Seek};
+use super::seek::Seek;
 use super::stall::Stall;
 use crate::gdb;
-use crate::snapshot::history::Place;
 use crate::state::rflags;
 use replay::event::{DeviceIndex, Event, ShutdownCause, Stamped};
 use replay::lane::{RunState, VcpuEnd};
-use replay::message::{Control, Inbound, Outbound, PauseReason};
+use replay::message::{Inbound, Outbound, PauseReason};
 use replay::setup::VcpuSetup;
 use replay::time::Icount;
 use std::collections::VecDeque;
@@ -95,76 +94,7 @@ impl Playback {
             Inbound::Apply(stamped) => self.ahead.push_back(Next::Event(stamped)),
             Inbound::LogEnds { icount, .. } => self.ahead.push_back(Next::End(icount.0)),
             Inbound::Rewound => self.seek.discards = false,
-            Inbound::Control { sequence, control: Control::Seek { icount } } => {
-                self.forget_goal()?;
-                gdb::overruled(machine);
-                self.seek.wish = Some(Goal::of_monitor(Place { icount: icount.0, events: 0 }, sequence));
-            }
-            Inbound::Control { sequence, control: Control::SeekPlace { icount, events } } => {
-                self.forget_goal()?;
-                gdb::overruled(machine);
-                self.seek.wish = Some(Goal::of_monitor(Place { icount: icount.0, events }, sequence));
-            }
-            Inbound::Control { sequence, control: Control::SeekTime { vtime } } => {
-                self.forget_goal()?;
-                gdb::overruled(machine);
-                self.seek.wish = Some(Goal::of_time(vtime, sequence));
-            }
-            Inbound::Control { sequence, control: Control::Save { full, hold_disks } } => {
-                self.saves.ask_to_save(sequence, full, hold_disks);
-            }
-            Inbound::Control { sequence, control: Control::Load { hold_disks } } => {
-                self.saves.ask_to_load(sequence, hold_disks);
-            }
-            Inbound::Control { sequence, control: Control::Inspect { query } } => {
-                let answer = crate::inspect::answer(&machine.core, query);
-                self.lane.send(&Outbound::Inspected { sequence, answer })?;
-                self.lane.ring_doorbell()?;
-            }
-            Inbound::Control { sequence, control } => {
-                match control {
-                    Control::Stop => {
-                        self.paused = true;
-                        gdb::overruled(machine);
-                        self.forget_goal()?;
-                    }
-                    Control::Continue => {
-                        self.paused = false;
-                        gdb::overruled(machine);
-                    }
-                    Control::Debugger { listens } => {
-                        machine.debugger_listens(listens, self.lane.waker())?;
-                    }
-                    Control::Break { icount } => {
-                        self.seek.breaks.insert(icount.0);
-                    }
-                    Control::BreakTime { vtime } => {
-                        self.seek.time_breaks.insert(vtime);
-                    }
-                    Control::DeleteBreak { icount: None } => self.seek.forget_breaks(),
-                    Control::DeleteBreak { icount: Some(icount) } => {
-                        self.seek.breaks.remove(&icount.0);
-                    }
-                    Control::Known { icount, events } => {
-                        self.seek.stored.insert(Place { icount: icount.0, events });
-                    }
-                    Control::Seek { .. }
-                    | Control::SeekPlace { .. }
-                    | Control::SeekTime { .. }
-                    | Control::Inspect { .. }
-                    | Control::Save { .. }
-                    | Control::Load { .. } => unreachable!("taken above"),
-                    Control::Quit => return Ok(Flow::Leave),
-                    Control::Reconnect { .. } => {
-                        return Err(RunError::Setup("a replay has no back-end to connect again".into()));
-                    }
-                }
-                if self.paused {
-                    self.publish(machine, RunState::Paused);
-                }
-                self.lane.send(&Outbound::Ack { sequence })?;
-                self.lane.ring_doorbell()?;
-            }
+            Inbound::Control { sequence, control } => return self.control(machine, sequence, control),
             Inbound::Debugger(message) => machine.debugger.take(message),
             Inbound::Offer(_) => {
                 let text = "input from outside is ignored in a replay".into();

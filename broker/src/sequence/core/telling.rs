@@ -9,7 +9,7 @@ use replay::message::{Control, Inbound};
 
 impl Core {
     /// The machine runs now, or stands still.
-    pub(super) fn set_status(&mut self, status: RunStatus) {
+    pub(crate) fn set_status(&mut self, status: RunStatus) {
         let ran = self.status == RunStatus::Running;
         let runs = status == RunStatus::Running;
         self.status = status;
