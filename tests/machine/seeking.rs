@@ -89,3 +89,24 @@ fn the_name_of_the_start_takes_back_to_it() {
     monitor.send("quit");
     child.end(PATIENCE).well();
 }
+
+/// As in QEMU: what ran before `loadvm` runs after it.
+#[test]
+fn a_replay_that_runs_goes_on_from_the_start() {
+    let lab = Lab::new();
+    lab.write("k", guests::ticker());
+    let words = "-kernel k -m 16 -serial stdio -monitor unix:m,server=on,wait=off";
+    let rr = |mode: &str| format!("{words} -icount shift=3,rr={mode},rrfile=rec,rrsnapshot=init");
+    let mut child = lab.start(&rr("record"));
+    let mut monitor = Monitor::connect(&lab.path("m"));
+    child.until("500 lines", PATIENCE, |out| lines(out) >= 500);
+    monitor.send("quit");
+    let recorded = child.end(PATIENCE).well();
+    let child = lab.start(&rr("replay"));
+    let mut monitor = Monitor::connect(&lab.path("m"));
+    while monitor.icount() < 1_000_000 {}
+    assert_eq!(monitor.ask("loadvm init"), "");
+    let done = child.end(PATIENCE).well();
+    assert!(done.out.ends_with(&recorded.out), "{}", done.text());
+    assert!(done.out.len() > recorded.out.len(), "it was at the start twice");
+}

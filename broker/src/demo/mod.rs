@@ -1,8 +1,10 @@
-//! `reprise demo`: records a small guest, replays it, verifies it, damages a copy, and shows what each step found.
+//! `reprise demo`: records a small guest, replays it, verifies it, steps back in it, damages a copy, and shows what each step
+//! found.
 //!
 //! Each step is the program itself, started as a user would start it, on a guest that is part of the program. Reading
 //! order: this file (what is claimed, and checked), `step` (one run of the program), `screen` (how it is shown).
 
+mod back;
 mod screen;
 mod step;
 
@@ -19,7 +21,7 @@ use std::time::{Duration, Instant};
 use step::{Done, Script, Stage};
 
 /// What the guest prints when it waits for a line, and the line.
-const TYPED: Script = Script { question: b"type a line: ", answer: b"never diverge\n" };
+const TYPED: Script<'static> = Script { question: b"type a line: ", answer: b"never diverge\n" };
 /// The guest's last word before it powers off: a hash of every input it saw.
 const CHECKSUM: &str = "checksum ";
 /// Instructions between two digests: the guest runs 12 million.
@@ -78,7 +80,8 @@ pub fn demo() -> Result<(), DemoError> {
     let recorded = record(&stage, &mut screen)?;
     describe(&recording, &mut screen)?;
     replay_it(&stage, &recorded, &mut screen)?;
-    verify(&stage, &mut screen)?;
+    let icount = verify(&stage, &mut screen)?;
+    back::step(&stage, &mut screen, icount)?;
     damage(&stage, &recording, &mut screen)?;
     screen.line(&format!("all of it held, in {:.1} s", start.elapsed().as_secs_f64()))?;
     Ok(())
@@ -131,16 +134,17 @@ fn replay_it(stage: &Stage<'_>, recorded: &Done, screen: &mut Screen) -> Result<
     Ok(())
 }
 
-fn verify(stage: &Stage<'_>, screen: &mut Screen) -> Result<(), DemoError> {
+/// Returns the number of instructions.
+fn verify(stage: &Stage<'_>, screen: &mut Screen) -> Result<u64, DemoError> {
     screen.begin("verify", "registers and memory, compared at every digest")?;
     let done = stage.run(&["verify", "recording", "--json"], None, None)?;
     done.expect_success()?;
     let report: serde_json::Value = serde_json::from_slice(&done.output).unwrap_or_default();
     let (digests, icount) = (report["digests"].as_u64().unwrap_or(0), report["icount"].as_u64().unwrap_or(0));
     claim(report["ok"] == true && digests > 0, || format!("verify reports {report}"))?;
-    let icount = screen::grouped(icount);
-    screen.done(&format!("{digests} digests over {icount} instructions are equal"), done.time)?;
-    Ok(())
+    let text = format!("{digests} digests over {} instructions are equal", screen::grouped(icount));
+    screen.done(&text, done.time)?;
+    Ok(icount)
 }
 
 /// Changes one byte of a copy; a replay must say so, and where.

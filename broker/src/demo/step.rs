@@ -28,11 +28,11 @@ pub struct Stage<'a> {
 }
 
 /// What is typed, and after which output.
-pub struct Script {
+pub struct Script<'a> {
     /// The end of the output so far.
-    pub question: &'static [u8],
+    pub question: &'a [u8],
     /// What is typed then.
-    pub answer: &'static [u8],
+    pub answer: &'a [u8],
 }
 
 /// A step that has ended.
@@ -70,7 +70,7 @@ impl Stage<'_> {
     pub fn run(
         &self,
         words: &[&str],
-        script: Option<&Script>,
+        script: Option<&Script<'_>>,
         mut screen: Option<&mut Screen>,
     ) -> Result<Done, DemoError> {
         let start = Instant::now();
@@ -97,7 +97,7 @@ impl Stage<'_> {
     fn converse(
         &self,
         child: &mut Child,
-        script: Option<&Script>,
+        script: Option<&Script<'_>>,
         screen: &mut Option<&mut Screen>,
     ) -> Result<(Vec<u8>, Vec<u8>), DemoError> {
         let (Some(mut out), Some(mut err)) = (child.stdout.take(), child.stderr.take()) else {

@@ -88,6 +88,8 @@ pub struct Core {
     inquiries: Inquiries,
     /// The way to a place: its request, and instructions at the place if that is known.
     seeking: Option<(Ticket, Option<u64>)>,
+    /// The way to a snapshot, by its request, from which the machine runs on at once.
+    pub(crate) runs_on: Option<Ticket>,
     /// What those are told who do not ask.
     notices: Notices,
     /// Instructions so far: of the last status or the last event.
@@ -125,6 +127,7 @@ impl Core {
             failures: Vec::new(),
             inquiries: Inquiries::default(),
             seeking: None,
+            runs_on: None,
             notices: Notices::default(),
             icount: 0,
             flushed: Instant::now(),
@@ -396,6 +399,10 @@ impl Core {
             return Ok(());
         }
         self.seeking.take_if(|(seek, _)| *seek == ticket);
+        if self.runs_on.take_if(|load| *load == ticket).is_some() {
+            self.set_status(RunStatus::Running);
+            self.control(Control::Continue)?;
+        }
         if ticket != JOURNAL_SEQUENCE {
             self.done_tickets.push(ticket);
         }
@@ -485,6 +492,7 @@ impl Host for Core {
     fn stop(&mut self) -> Result<Option<Ticket>, String> {
         match self.status {
             RunStatus::Running => {
+                self.runs_on = None;
                 self.set_status(RunStatus::Paused);
                 self.control(Control::Stop)
             }

@@ -115,10 +115,12 @@ impl Core {
         self.facts.start_snapshot.as_ref().is_some_and(|(name, _)| name == tag)
     }
 
-    /// In a replay: goes to a place among the events at an icount; the ticket is done on arrival.
+    /// In a replay: goes to a place among the events at an icount; the ticket is done on arrival. A machine that runs runs on from
+    /// there, as QEMU's does after `loadvm`.
     pub(crate) fn seek_place(&mut self, ticket: Ticket, icount: u64, events: u64) -> Result<(), String> {
         match self.status {
             RunStatus::Running | RunStatus::Debug | RunStatus::Paused | RunStatus::Prelaunch => {
+                self.runs_on = (self.status == RunStatus::Running).then_some(ticket);
                 self.set_status(RunStatus::Running);
                 self.send_control(ticket, Control::SeekPlace { icount: Icount(icount), events })
             }
