@@ -316,6 +316,8 @@ fn plan(
         log: log_settings(options)?,
         layers: None,
         tops: BTreeMap::new(),
+        saves_first: mode == Mode::Record
+            && options.icount.record_replay.as_ref().is_some_and(|rr| rr.snapshot.is_some()),
         awaits_state: false,
         restarts_disks: options.on_device_exit == DeviceExit::Pause,
         running: false,
@@ -407,6 +409,7 @@ fn run(
         let setup = snapshot_setup(&plan, options, journal.as_ref())?;
         let disks = Disks::of(&plan, setup.places.own.root());
         let start_paused = plan.start_paused;
+        let runs_after_save = plan.saves_first && !start_paused;
         facts.vcpu_pid = children.vcpu().map_or(0, |vcpu| vcpu.pid());
         let monitors = monitors.into_iter().map(|tree::MonitorLink { socket, stream }| {
             MonitorPort::new(socket, &stream.chardev, stream.language, stream.device.is_some())
@@ -416,7 +419,7 @@ fn run(
         let debugger = Debugger::new(control.try_clone().ok(), place);
         let mut core = Core::new(lane, journal, facts, start_paused).with_debugger(debugger);
         core.desk.places = Some(setup.places.clone());
-        let keeper = Keeper::new(setup, disks, Arc::clone(&doorbell));
+        let keeper = Keeper::new(setup, disks, Arc::clone(&doorbell), runs_after_save);
         let swapper = Swapper::new(plan, control, pids, foreign);
         let on_device_exit = options.on_device_exit;
         let signals = &signals;

@@ -25,8 +25,11 @@ pub(super) fn step(stage: &Stage<'_>, screen: &mut Screen, icount: u64) -> Resul
     let text = done.text();
     // The greeting comes before the first prompt.
     let answers: Vec<&str> = text.split(PROMPT).skip(1).map(str::trim).collect();
-    let seen: Vec<(&str, &str)> =
-        answers.chunks_exact(3).filter(|chunk| chunk[0].is_empty()).map(|chunk| (chunk[1], chunk[2])).collect();
+    let seen: Vec<(&str, &str)> = answers
+        .chunks_exact(3)
+        .filter(|chunk| chunk[0].is_empty())
+        .map(|chunk| (chunk[1], chunk[2]))
+        .collect();
     let [_, before, after, again] = seen[..] else {
         return Err(DemoError::Claim(format!("the monitor answered {text:?}")));
     };

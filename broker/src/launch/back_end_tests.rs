@@ -19,6 +19,7 @@ fn plan(line: &str, mode: Mode) -> Plan {
         log: LogSettings::default(),
         layers: (mode == Mode::Record).then(|| "/r/disks.new".into()),
         tops: std::collections::BTreeMap::new(),
+        saves_first: false,
         awaits_state: false,
         restarts_disks: options.on_device_exit == crate::cli::options::DeviceExit::Pause,
         running: false,

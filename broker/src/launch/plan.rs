@@ -40,6 +40,8 @@ pub struct Plan {
     pub layers: Option<PathBuf>,
     /// Disks that are elsewhere than at their start, by device.
     pub tops: BTreeMap<u16, Top>,
+    /// A snapshot of the start is made before the first instruction; the machine stands still until then.
+    pub saves_first: bool,
     /// The vCPU process loads a state before anything else.
     pub awaits_state: bool,
     /// A disk's process that dies is replaced by another (`-action device-exit=pause`).

@@ -217,7 +217,7 @@ impl Tree {
             captures: captures.map(|(function, file)| (*function, file.as_raw_fd())).collect(),
             devices,
             awaits_state: plan.awaits_state,
-            start_paused: plan.start_paused,
+            start_paused: plan.start_paused || plan.saves_first,
             digest_interval: plan.digest_interval,
         };
         let setup_file = setup_memory(&setup)?;

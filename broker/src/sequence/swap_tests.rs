@@ -25,6 +25,7 @@ pub(super) fn swapper(line: &str, mode: Mode, pids: BTreeMap<u16, i32>) -> (Swap
         log: LogSettings::default(),
         layers: (mode == Mode::Record).then(|| "/nowhere".into()),
         tops: BTreeMap::new(),
+        saves_first: false,
         awaits_state: false,
         restarts_disks: options.on_device_exit == crate::cli::options::DeviceExit::Pause,
         running: true,

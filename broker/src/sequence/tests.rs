@@ -53,7 +53,7 @@ fn start<'a, T: Send + 'static>(
         save: None,
         periodic: None,
     };
-    let keeper = Keeper::new(setup, Disks::default(), Arc::clone(&doorbell));
+    let keeper = Keeper::new(setup, Disks::default(), Arc::clone(&doorbell), false);
     let sequence = Sequence {
         core,
         doorbell,

@@ -8,7 +8,7 @@ use super::desk::{News, Request};
 use super::disks::Disks;
 use super::places::{Periodic, Setup};
 use super::work::{self, Fetched, Stored, Worker};
-use crate::hmp::host::{Host as _, Ticket};
+use crate::hmp::host::{Host as _, RunStatus, Ticket};
 use crate::hmp::session::date_digits;
 use crate::host_clock;
 use crate::launch::children::Children;
@@ -79,6 +79,8 @@ pub struct Keeper {
     made_by_clock: VecDeque<String>,
     /// A replay is on its way to the snapshot from which the user wants it to go on.
     start_seek: Option<Ticket>,
+    /// The machine stands still until the snapshot of its start is made.
+    starts_machine: bool,
 }
 
 /// The things that a keeper works with.
@@ -92,8 +94,8 @@ pub struct Hands<'a> {
 }
 
 impl Keeper {
-    /// For a run; `doorbell` wakes the broker's loop.
-    pub fn new(setup: Setup, disks: Disks, doorbell: Arc<EventFd>) -> Keeper {
+    /// For a run; `doorbell` wakes the broker's loop. `starts_machine`: the machine stands still until the snapshot of its start is made.
+    pub fn new(setup: Setup, disks: Disks, doorbell: Arc<EventFd>, starts_machine: bool) -> Keeper {
         let mut queue = VecDeque::new();
         queue.extend(setup.load.clone().map(|tag| (Origin::Start, Request::Load(tag))));
         // Without it the name of the start is still known: it is made anew from the manifest.
@@ -113,6 +115,7 @@ impl Keeper {
             next_periodic,
             made_by_clock: VecDeque::new(),
             start_seek: None,
+            starts_machine,
         }
     }
 
@@ -151,7 +154,7 @@ impl Keeper {
         }
         self.poll(hands)?;
         while self.job.is_none() {
-            let Some((origin, request)) = self.queue.pop_front() else { return Ok(()) };
+            let Some((origin, request)) = self.queue.pop_front() else { break };
             let begun = match request {
                 Request::Save(tag) => self.begin_save(tag, hands.core),
                 Request::Load(tag) if self.setup.mode == Mode::Replay && origin != Origin::Start => {
@@ -165,6 +168,23 @@ impl Keeper {
                 Ok(job) => self.job = Some((origin, job)),
                 Err(why) => self.answer(origin, Some(why), hands.core)?,
             }
+        }
+        self.start_machine(hands.core)
+    }
+
+    /// Lets the machine run once the snapshot of its start is made, or there is none to make.
+    fn start_machine(&mut self, core: &mut Core) -> Result<(), String> {
+        let waits =
+            self.queue.iter().map(|(origin, _)| origin).chain(self.job.iter().map(|(origin, _)| origin));
+        let is_start = |origin: &Origin| matches!(origin, Origin::Start);
+        if !self.starts_machine || waits.into_iter().any(is_start) {
+            return Ok(());
+        }
+        self.starts_machine = false;
+        // Unless a monitor has stopped it meanwhile.
+        if core.run_status() == RunStatus::Running {
+            let ticket = core.new_ticket();
+            core.send_control(ticket, Control::Continue)?;
         }
         Ok(())
     }

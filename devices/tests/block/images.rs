@@ -217,10 +217,8 @@ fn a_layer_takes_what_is_written_and_the_base_stays() {
         let base = std::fs::read(lab.path("disk")).unwrap();
         let (device, mut driver) = lab.drive("disk", "--image disk --layer layer --discard unmap");
         let info = lab.tool("qemu-img info -U --output=json layer");
-        assert!(
-            info.contains(&format!("\"backing-filename\": \"{}\"", lab.path("disk").display())),
-            "{info}"
-        );
+        // Beside each other, so that both can be moved.
+        assert!(info.contains("\"backing-filename\": \"disk\""), "{info}");
         assert!(info.contains(&format!("\"backing-filename-format\": \"{format}\"")), "{info}");
         driver.write_sectors(1001, &[9; 5 * 512]);
         assert_eq!(driver.request(DISCARD, 0, &range(2000, 3000, 0), 0).0, OK);
