@@ -319,6 +319,7 @@ fn plan(
         saves_first: mode == Mode::Record
             && options.icount.record_replay.as_ref().is_some_and(|rr| rr.snapshot.is_some()),
         awaits_state: false,
+        seeks: options.loadvm.is_some(),
         restarts_disks: options.on_device_exit == DeviceExit::Pause,
         running: false,
         limits,

@@ -38,6 +38,8 @@ pub struct VcpuSetup {
     pub devices: Vec<DeviceFds>,
     /// Before anything else a state is loaded.
     pub awaits_state: bool,
+    /// Replay: somebody may want to go to another place, so what leads back is kept.
+    pub keeps_past: bool,
     /// `-S`: wait for `cont` before the first instruction.
     pub start_paused: bool,
     /// Instructions between two digests.

@@ -71,6 +71,7 @@ fn setup(description: &Description, mode: Mode, digest_interval: u64, start_paus
         captures: vec![],
         devices: vec![],
         awaits_state: false,
+        keeps_past: false,
         start_paused,
         digest_interval,
     }

@@ -58,6 +58,7 @@ fn setup(arguments: &[String], ram_mib: u64) -> VcpuSetup {
         captures: vec![],
         devices: vec![],
         awaits_state: false,
+        keeps_past: false,
         start_paused: false,
         digest_interval: 0,
     }

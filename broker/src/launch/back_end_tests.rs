@@ -21,6 +21,7 @@ fn plan(line: &str, mode: Mode) -> Plan {
         tops: std::collections::BTreeMap::new(),
         saves_first: false,
         awaits_state: false,
+        seeks: false,
         restarts_disks: options.on_device_exit == crate::cli::options::DeviceExit::Pause,
         running: false,
         limits,

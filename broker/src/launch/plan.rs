@@ -44,6 +44,8 @@ pub struct Plan {
     pub saves_first: bool,
     /// The vCPU process loads a state before anything else.
     pub awaits_state: bool,
+    /// A replay is to go to a place of its log by itself.
+    pub seeks: bool,
     /// A disk's process that dies is replaced by another (`-action device-exit=pause`).
     pub restarts_disks: bool,
     /// The run has begun: layers exist.

@@ -217,6 +217,8 @@ impl Tree {
             captures: captures.map(|(function, file)| (*function, file.as_raw_fd())).collect(),
             devices,
             awaits_state: plan.awaits_state,
+            // Without a monitor or a debugger nobody can ask for it.
+            keeps_past: plan.seeks || plan.debugger.is_some() || !self.monitors.is_empty(),
             start_paused: plan.start_paused || plan.saves_first,
             digest_interval: plan.digest_interval,
         };

@@ -27,6 +27,7 @@ pub(super) fn swapper(line: &str, mode: Mode, pids: BTreeMap<u16, i32>) -> (Swap
         tops: BTreeMap::new(),
         saves_first: false,
         awaits_state: false,
+        seeks: false,
         restarts_disks: options.on_device_exit == crate::cli::options::DeviceExit::Pause,
         running: true,
         limits,

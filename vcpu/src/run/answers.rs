@@ -251,9 +251,8 @@ impl Machine {
         }
     }
 
-    /// In a replay: keeps what the guest can be taken back to.
-    pub fn keep_past(&mut self) -> Result<(), RunError> {
-        self.keep_history();
+    /// In a replay: keeps the answers of disks, which themselves only go forward.
+    pub fn keep_answers(&mut self) -> Result<(), RunError> {
         self.service.keep_answers().map_err(|error| RunError::Setup(format!("cannot keep answers: {error}")))
     }
 

@@ -26,7 +26,10 @@ pub fn run(setup_fd: i32) -> Result<(), RunError> {
         machine.debugger.listen(Some(inherited(fd)?), lane.waker())?;
     }
     if setup.mode == Mode::Replay {
-        machine.keep_past()?;
+        machine.keep_answers()?;
+    }
+    if setup.mode == Mode::Replay && setup.keeps_past {
+        machine.keep_history();
     }
     replay::confine::confine(replay::confine::Role::Vcpu)?;
     let result = match setup.mode {

@@ -31,6 +31,7 @@ fn machine(code: &[u8]) -> Machine {
         captures: vec![],
         devices: vec![],
         awaits_state: false,
+        keeps_past: false,
         start_paused: false,
         digest_interval: 0,
     };
