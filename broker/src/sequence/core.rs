@@ -50,8 +50,8 @@ struct Release {
     scancodes: Vec<u16>,
 }
 
-/// How much of a recording may be lost with the broker, but for the loop's tick. Each flush makes a block of the log, with its header.
-const FLUSH_INTERVAL: Duration = Duration::from_millis(40);
+/// How much of a recording may be lost with the broker. Each flush makes a block of the log, with its header.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(20);
 /// Most combinations of keys held at once.
 const RELEASES_MAX: usize = 64;
 
@@ -338,7 +338,8 @@ impl Core {
 
     /// The next moment at which something is due.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.releases.iter().map(|release| release.at).min()
+        let flush = (!self.closed).then(|| self.flushed + FLUSH_INTERVAL);
+        self.releases.iter().map(|release| release.at).chain(flush).min()
     }
 
     /// Releases keys that were held long enough.
