@@ -1,16 +1,12 @@
 //! Going to places in a replay, forward and back: the digests on the way are compared, so a wrong state cannot hide.
 
+use crate::debugger::Dice;
 use crate::guests;
 use crate::guests::{demo_recorded, lines};
 use crate::lab::{Lab, PATIENCE};
 use crate::monitor::Monitor;
+use crate::process::Done;
 use std::collections::BTreeMap;
-
-/// A linear congruential generator (Knuth, MMIX); its seed is in the test's name for it.
-fn next(state: &mut u64) -> u64 {
-    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-    *state >> 33
-}
 
 #[test]
 fn a_replay_can_be_taken_anywhere_and_then_runs_to_its_end() {
@@ -18,14 +14,14 @@ fn a_replay_can_be_taken_anywhere_and_then_runs_to_its_end() {
     let child = lab.start("replay rec -S -serial stdio -monitor unix:m,server=on,wait=off");
     let mut monitor = Monitor::connect(&lab.path("m"));
     let length = recorded_length(&lab);
-    let mut dice = 1;
+    let mut dice = Dice::new(1);
     // What the clock shows at a place is the same however one came there.
     let mut seen: BTreeMap<u64, String> = BTreeMap::new();
     for round in 0..60 {
         let wanted = match round % 3 {
-            0 => next(&mut dice) % length,
+            0 => dice.below(length),
             1 => seen.keys().nth(round % seen.len()).copied().unwrap_or(0),
-            _ => monitor.icount().saturating_sub(1 + next(&mut dice) % 3),
+            _ => monitor.icount().saturating_sub(1 + dice.below(3)),
         };
         assert_eq!(monitor.ask(&format!("replay_seek {wanted}")), "", "round {round}");
         assert_eq!(monitor.icount(), wanted, "round {round}");
@@ -69,18 +65,28 @@ fn past_the_end_is_a_pause_and_breaks_stop_once() {
     assert!(recorded.out.ends_with(&done.out), "{}", done.text());
 }
 
-#[test]
-fn the_name_of_the_start_takes_back_to_it() {
+/// Command line of a recording or replay with a name for its start.
+fn named_start(mode: &str) -> String {
+    let words = "-kernel k -m 16 -serial stdio -monitor unix:m,server=on,wait=off";
+    format!("{words} -icount shift=3,rr={mode},rrfile=rec,rrsnapshot=init")
+}
+
+/// A recording of so many lines, `rec`, whose start has a name.
+fn recorded_from_a_name(count: usize) -> (Lab, Done) {
     let lab = Lab::new();
     lab.write("k", guests::ticker());
-    let words = "-kernel k -m 16 -serial stdio -monitor unix:m,server=on,wait=off";
-    let rr = |mode: &str| format!("{words} -icount shift=3,rr={mode},rrfile=rec,rrsnapshot=init");
-    let mut child = lab.start(&rr("record"));
+    let mut child = lab.start(&named_start("record"));
     let mut monitor = Monitor::connect(&lab.path("m"));
-    child.until("100 lines", PATIENCE, |out| lines(out) >= 100);
+    child.until(&format!("{count} lines"), PATIENCE, |out| lines(out) >= count);
     monitor.send("quit");
-    child.end(PATIENCE).well();
-    let child = lab.start(&format!("{} -S", rr("replay")));
+    let recorded = child.end(PATIENCE).well();
+    (lab, recorded)
+}
+
+#[test]
+fn the_name_of_the_start_takes_back_to_it() {
+    let (lab, _) = recorded_from_a_name(100);
+    let child = lab.start(&format!("{} -S", named_start("replay")));
     let mut monitor = Monitor::connect(&lab.path("m"));
     assert_eq!(monitor.ask("replay_seek 100000"), "");
     assert_eq!(monitor.ask("loadvm init"), "");
@@ -93,17 +99,11 @@ fn the_name_of_the_start_takes_back_to_it() {
 /// As in QEMU: what ran before `loadvm` runs after it.
 #[test]
 fn a_replay_that_runs_goes_on_from_the_start() {
-    let lab = Lab::new();
-    lab.write("k", guests::ticker());
-    let words = "-kernel k -m 16 -serial stdio -monitor unix:m,server=on,wait=off";
-    let rr = |mode: &str| format!("{words} -icount shift=3,rr={mode},rrfile=rec,rrsnapshot=init");
-    let mut child = lab.start(&rr("record"));
+    let (lab, recorded) = recorded_from_a_name(500);
+    // It is still running when it is told, however slow the host.
+    let child = lab.start(&format!("{} -S", named_start("replay")));
     let mut monitor = Monitor::connect(&lab.path("m"));
-    child.until("500 lines", PATIENCE, |out| lines(out) >= 500);
-    monitor.send("quit");
-    let recorded = child.end(PATIENCE).well();
-    let child = lab.start(&rr("replay"));
-    let mut monitor = Monitor::connect(&lab.path("m"));
+    assert_eq!(monitor.ask("cont"), "");
     while monitor.icount() < 1_000_000 {}
     assert_eq!(monitor.ask("loadvm init"), "");
     let done = child.end(PATIENCE).well();

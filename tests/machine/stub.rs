@@ -1,10 +1,9 @@
 //! A bare client of gdb's remote protocol.
 
-use crate::lab::PATIENCE;
+use crate::lab;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 /// A client that does not acknowledge.
 pub struct Stub {
@@ -15,15 +14,7 @@ pub struct Stub {
 impl Stub {
     /// Connects as soon as the socket is there. The machine stands still from the first answer on.
     pub fn connect(path: &Path) -> Stub {
-        let deadline = Instant::now() + PATIENCE;
-        let stream = loop {
-            match UnixStream::connect(path) {
-                Ok(stream) => break stream,
-                Err(error) => assert!(Instant::now() < deadline, "{}: {error}", path.display()),
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        };
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let stream = lab::connect(path);
         Stub { stream, unread: vec![] }
     }
 

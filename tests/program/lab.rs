@@ -1,10 +1,11 @@
 //! One test's directory, and the program under test, found and known to be up to date.
 
 use crate::process::{Child, Done};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use tempfile::TempDir;
 
 /// After this a run counts as hung. Generous: other tests may share the CPUs.
@@ -30,6 +31,21 @@ pub fn program() -> &'static Path {
 
 fn modified(path: &Path) -> Option<SystemTime> {
     path.metadata().and_then(|metadata| metadata.modified()).ok()
+}
+
+/// Connects to a UNIX socket as soon as it is there; a read that takes too long fails.
+pub fn connect(path: &Path) -> UnixStream {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match UnixStream::connect(path) {
+            Ok(stream) => {
+                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                return stream;
+            }
+            Err(error) => assert!(Instant::now() < deadline, "{}: {error}", path.display()),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// A test's own directory, in which everything it starts runs.

@@ -1,10 +1,9 @@
 //! A client of a monitor, for tests.
 
-use crate::lab::PATIENCE;
+use crate::lab;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 const PROMPT: &str = "(reprise) ";
 
@@ -16,15 +15,7 @@ pub struct Monitor {
 impl Monitor {
     /// Connects as soon as the socket is there, and reads the greeting.
     pub fn connect(path: &Path) -> Monitor {
-        let deadline = Instant::now() + PATIENCE;
-        let stream = loop {
-            match UnixStream::connect(path) {
-                Ok(stream) => break stream,
-                Err(error) => assert!(Instant::now() < deadline, "{}: {error}", path.display()),
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        };
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let stream = lab::connect(path);
         let mut monitor = Monitor { stream };
         let greeting = monitor.answer();
         assert!(greeting.contains("monitor"), "{greeting}");

@@ -1,11 +1,10 @@
 //! A client of QMP, for tests.
 
-use crate::lab::PATIENCE;
+use crate::lab;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 /// A client of QMP on a UNIX socket.
 pub struct Qmp {
@@ -24,15 +23,7 @@ impl Qmp {
 
     /// The same without negotiation.
     pub fn greeted(path: &Path) -> Qmp {
-        let deadline = Instant::now() + PATIENCE;
-        let stream = loop {
-            match UnixStream::connect(path) {
-                Ok(stream) => break stream,
-                Err(error) => assert!(Instant::now() < deadline, "{}: {error}", path.display()),
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        };
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let stream = lab::connect(path);
         let mut qmp = Qmp { stream: BufReader::new(stream), events: vec![] };
         let greeting = qmp.read().unwrap();
         assert!(greeting["QMP"]["version"]["qemu"]["major"].is_u64(), "{greeting}");

@@ -61,20 +61,7 @@ pub struct Case<'a> {
 }
 
 fn setup(description: &Description, mode: Mode, digest_interval: u64, start_paused: bool) -> VcpuSetup {
-    VcpuSetup {
-        machine: description.clone(),
-        mode,
-        lane_fd: -1,
-        doorbell_fd: -1,
-        control_fd: -1,
-        debugger_fd: None,
-        captures: vec![],
-        devices: vec![],
-        awaits_state: false,
-        keeps_past: false,
-        start_paused,
-        digest_interval,
-    }
+    VcpuSetup { digest_interval, start_paused, ..VcpuSetup::alone(description.clone(), mode) }
 }
 
 impl<'a> Case<'a> {

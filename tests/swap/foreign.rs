@@ -3,7 +3,9 @@
 use crate::disk::{PATIENCE, StorageDaemon, check, content, guests, make_raw, start};
 use crate::lab::Lab;
 use crate::monitor_client::Monitor;
+use crate::process::Child;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 const FOREIGN: &str = "-chardev socket,id=c,path=S -device vhost-user-blk-pci,chardev=c";
@@ -26,54 +28,55 @@ fn a_hang_up_ends_the_run_and_keeps_the_recording() {
     replayed.same_output(&done);
 }
 
-#[test]
-fn a_machine_waits_for_a_back_end_to_come_back() {
-    let Some(guests) = guests() else { return };
+/// A recording that stands still because its disk's back-end ended, so long after the guest's first word.
+fn left_alone(guests: &Path, after: Duration) -> (Lab, Child, Monitor) {
     let lab = Lab::new();
     make_raw(&lab, "d.raw");
     let daemon = StorageDaemon::start(&lab, "d.raw");
     let more = format!("{FOREIGN} {RECORD} -action device-exit=pause -monitor unix:m,server=on,wait=off");
-    let mut child = start(&lab, &guests, "sectors", &more);
+    let mut child = start(&lab, guests, "sectors", &more);
     let mut monitor = Monitor::connect(&lab.path("m"));
     child.until_text("GUEST-UP", PATIENCE);
-    std::thread::sleep(Duration::from_millis(300));
+    std::thread::sleep(after);
     drop(daemon);
     let deadline = Instant::now() + PATIENCE;
     while !monitor.ask("info status").contains("io-error") {
         assert!(Instant::now() < deadline, "{}", child.err());
     }
-    while !child.err().contains("hung up; the machine is stopped: device_restart c, then cont") {
-        assert!(Instant::now() < deadline, "{}", child.err());
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    assert!(monitor.ask("device_restart c").contains("start its vhost-user back-end first"));
+    (lab, child, monitor)
+}
+
+/// With a back-end again it goes on as if nothing had been.
+fn goes_on(lab: &Lab, child: Child, mut monitor: Monitor) {
     std::fs::remove_file(lab.path("S")).unwrap();
-    let daemon = StorageDaemon::start(&lab, "d.raw");
+    let daemon = StorageDaemon::start(lab, "d.raw");
     assert_eq!(monitor.ask("device_restart c"), "");
     assert_eq!(monitor.ask("cont"), "");
     drop(monitor);
     let done = child.end(PATIENCE).well();
     drop(daemon);
-    check(&done, Some(&content(&lab, "d.raw")));
+    check(&done, Some(&content(lab, "d.raw")));
     lab.start("verify rec").end(PATIENCE).well();
+}
+
+#[test]
+fn a_machine_waits_for_a_back_end_to_come_back() {
+    let Some(guests) = guests() else { return };
+    let (lab, child, mut monitor) = left_alone(&guests, Duration::from_millis(300));
+    let deadline = Instant::now() + PATIENCE;
+    while !child.err().contains("hung up; the machine is stopped: device_restart c, then cont") {
+        assert!(Instant::now() < deadline, "{}", child.err());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(monitor.ask("device_restart c").contains("start its vhost-user back-end first"));
+    goes_on(&lab, child, monitor);
 }
 
 /// Whoever takes the socket and hangs up is not a back-end; the machine waits for one that is.
 #[test]
 fn a_machine_waits_on_when_the_wrong_one_comes() {
     let Some(guests) = guests() else { return };
-    let lab = Lab::new();
-    make_raw(&lab, "d.raw");
-    let daemon = StorageDaemon::start(&lab, "d.raw");
-    let more = format!("{FOREIGN} {RECORD} -action device-exit=pause -monitor unix:m,server=on,wait=off");
-    let mut child = start(&lab, &guests, "sectors", &more);
-    let mut monitor = Monitor::connect(&lab.path("m"));
-    child.until_text("GUEST-UP", PATIENCE);
-    drop(daemon);
-    let deadline = Instant::now() + PATIENCE;
-    while !monitor.ask("info status").contains("io-error") {
-        assert!(Instant::now() < deadline, "{}", child.err());
-    }
+    let (lab, child, mut monitor) = left_alone(&guests, Duration::ZERO);
     std::fs::remove_file(lab.path("S")).unwrap();
     let wrong = UnixListener::bind(lab.path("S")).unwrap();
     let thread = std::thread::spawn(move || drop(wrong.accept().unwrap()));
@@ -82,15 +85,7 @@ fn a_machine_waits_on_when_the_wrong_one_comes() {
     thread.join().unwrap();
     assert!(monitor.ask("info status").contains("io-error"));
     assert!(monitor.ask("cont").contains("has no back-end"));
-    std::fs::remove_file(lab.path("S")).unwrap();
-    let daemon = StorageDaemon::start(&lab, "d.raw");
-    assert_eq!(monitor.ask("device_restart c"), "");
-    assert_eq!(monitor.ask("cont"), "");
-    drop(monitor);
-    let done = child.end(PATIENCE).well();
-    drop(daemon);
-    check(&done, Some(&content(&lab, "d.raw")));
-    lab.start("verify rec").end(PATIENCE).well();
+    goes_on(&lab, child, monitor);
 }
 
 /// One clear line, and not later than this.

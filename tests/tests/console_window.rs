@@ -78,11 +78,11 @@ impl Rig {
     /// Hands everything over, as soon as there is room.
     fn transmit(&mut self, bytes: &[u8]) {
         let deadline = Instant::now() + SECONDS;
-        let mut taken = 0;
+        let mut taken = self.console.transmit(bytes).unwrap();
         while taken < bytes.len() {
             assert!(Instant::now() < deadline, "only {taken} of {} bytes were taken", bytes.len());
-            taken += self.console.transmit(&bytes[taken..]).unwrap();
             thread::sleep(Duration::from_micros(50));
+            taken += self.console.transmit(&bytes[taken..]).unwrap();
         }
     }
 
