@@ -142,6 +142,8 @@ pub enum Control {
     Seek {
         /// Instructions retired.
         icount: Icount,
+        /// Events of the log that were applied; 0 for the first arrival at the icount.
+        events: u64,
     },
     /// Replay: as `Seek`, to the first place at which guest time is this or later.
     SeekTime {
@@ -152,13 +154,6 @@ pub enum Control {
     BreakTime {
         /// Guest time.
         vtime: Vtime,
-    },
-    /// Replay: the same for a place among the events at one icount.
-    SeekPlace {
-        /// Instructions retired.
-        icount: Icount,
-        /// Events of the log that were applied.
-        events: u64,
     },
     /// Save the machine's state: answered by [`Outbound::Saved`], then [`Outbound::Copied`].
     Save {

@@ -46,6 +46,26 @@ pub struct VcpuSetup {
     pub digest_interval: u64,
 }
 
+impl VcpuSetup {
+    /// A machine without a lane, back-ends or digests: for programs that run one in their own process.
+    pub fn alone(machine: Machine, mode: Mode) -> VcpuSetup {
+        VcpuSetup {
+            machine,
+            mode,
+            lane_fd: -1,
+            doorbell_fd: -1,
+            control_fd: -1,
+            debugger_fd: None,
+            captures: vec![],
+            devices: vec![],
+            awaits_state: false,
+            keeps_past: false,
+            start_paused: false,
+            digest_interval: 0,
+        }
+    }
+}
+
 /// How the vCPU process reaches one back-end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceFds {

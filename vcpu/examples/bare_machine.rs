@@ -47,21 +47,7 @@ fn setup(arguments: &[String], ram_mib: u64) -> VcpuSetup {
         debug_console: None,
         uuid: None,
     };
-    let mode = Mode::Plain;
-    VcpuSetup {
-        machine,
-        mode,
-        lane_fd: -1,
-        doorbell_fd: -1,
-        control_fd: -1,
-        debugger_fd: None,
-        captures: vec![],
-        devices: vec![],
-        awaits_state: false,
-        keeps_past: false,
-        start_paused: false,
-        digest_interval: 0,
-    }
+    VcpuSetup::alone(machine, Mode::Plain)
 }
 
 fn run(machine: &mut Machine, limit: u64) -> String {

@@ -19,6 +19,7 @@ use replay::event::{DeviceIndex, Input, ShutdownCause};
 use replay::lane::{BrokerEnd, RunState};
 use replay::machine::Machine;
 use replay::message::{Control, Inbound, Offer, Outbound, PauseReason};
+use replay::setup::Mode;
 use replay::store::Info;
 use replay::time::{Icount, Vtime};
 use std::collections::BTreeSet;
@@ -338,7 +339,8 @@ impl Core {
 
     /// The next moment at which something is due.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let flush = (!self.closed).then(|| self.flushed + FLUSH_INTERVAL);
+        let records = self.journal.mode() == Mode::Record && !self.closed;
+        let flush = records.then(|| self.flushed + FLUSH_INTERVAL);
         self.releases.iter().map(|release| release.at).chain(flush).min()
     }
 
@@ -528,7 +530,7 @@ impl Host for Core {
     }
 
     fn seek(&mut self, icount: u64) -> Result<Option<Ticket>, String> {
-        self.begin_seek(Control::Seek { icount: Icount(icount) })
+        self.begin_seek(Control::Seek { icount: Icount(icount), events: 0 })
     }
 
     fn seek_progress(&self) -> Option<(Ticket, u64, Option<u64>)> {

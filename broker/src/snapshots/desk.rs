@@ -84,12 +84,6 @@ impl Core {
         self.done_tickets.push(ticket);
     }
 
-    /// Why a disk has no other back-end.
-    pub(crate) fn take_swap_failure(&mut self, ticket: Ticket) -> Option<String> {
-        let at = self.failures.iter().position(|(known, _)| *known == ticket)?;
-        Some(self.failures.remove(at).1)
-    }
-
     /// The recording's manifest and those of what was cut off it.
     pub(crate) fn manifests(&self) -> Vec<Manifest> {
         self.journal.manifests()
@@ -122,7 +116,7 @@ impl Core {
             RunStatus::Running | RunStatus::Debug | RunStatus::Paused | RunStatus::Prelaunch => {
                 self.runs_on = (self.status == RunStatus::Running).then_some(ticket);
                 self.set_status(RunStatus::Running);
-                self.send_control(ticket, Control::SeekPlace { icount: Icount(icount), events })
+                self.send_control(ticket, Control::Seek { icount: Icount(icount), events })
             }
             RunStatus::Shutdown | RunStatus::Panicked | RunStatus::IoError | RunStatus::InternalError => {
                 Err("the machine cannot go on".to_owned())

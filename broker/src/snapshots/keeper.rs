@@ -358,7 +358,7 @@ impl Keeper {
     /// A ticket of ours may be done: a disk goes on.
     pub fn ticket_done(&mut self, ticket: Ticket, core: &mut Core) {
         if self.swaps.remove(&ticket)
-            && let Some(why) = core.take_swap_failure(ticket)
+            && let Some(why) = core.take_failure(ticket)
         {
             self.failure.get_or_insert(why);
         }

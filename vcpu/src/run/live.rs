@@ -183,7 +183,6 @@ impl Live {
             }
             Control::Seek { .. }
             | Control::SeekTime { .. }
-            | Control::SeekPlace { .. }
             | Control::Known { .. }
             | Control::Break { .. }
             | Control::BreakTime { .. }
@@ -505,13 +504,8 @@ impl Inputs for Live {
         if let Some(cause) = self.quit_offered() {
             return self.end(machine, cause);
         }
-        let wait = self.stall.begin(machine, device, self.clock.now(), &mut self.lane)?;
         let entered = self.clock.now();
-        if wait.is_zero() {
-            std::thread::yield_now();
-        } else {
-            self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, Some(wait))?;
-        }
+        self.stall.wait(machine, device, &mut *self.clock, &mut self.lane)?;
         self.pace.slept(self.clock.now().saturating_sub(entered));
         Ok(self.receive(machine)?.unwrap_or(Flow::Again))
     }

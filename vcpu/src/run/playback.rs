@@ -371,12 +371,7 @@ impl Inputs for Playback {
                 icount: machine.icount(),
             });
         }
-        let wait = self.stall.begin(machine, device, self.clock.now(), &mut self.lane)?;
-        if wait.is_zero() {
-            std::thread::yield_now();
-        } else {
-            self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, Some(wait))?;
-        }
+        self.stall.wait(machine, device, &mut *self.clock, &mut self.lane)?;
         let flow = self.receive(machine)?;
         Ok(if flow == Flow::Leave { flow } else { Flow::Again })
     }

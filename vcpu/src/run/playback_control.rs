@@ -19,11 +19,7 @@ impl Playback {
         control: Control,
     ) -> Result<Flow, RunError> {
         match control {
-            Control::Seek { icount } => {
-                let place = Place { icount: icount.0, events: 0 };
-                return self.wish(machine, Goal::of_monitor(place, sequence));
-            }
-            Control::SeekPlace { icount, events } => {
+            Control::Seek { icount, events } => {
                 let place = Place { icount: icount.0, events };
                 return self.wish(machine, Goal::of_monitor(place, sequence));
             }

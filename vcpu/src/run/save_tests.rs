@@ -21,20 +21,7 @@ fn machine(code: &[u8]) -> Machine {
         debug_console: None,
         ..example
     };
-    let setup = VcpuSetup {
-        machine: description,
-        mode: Mode::Plain,
-        lane_fd: -1,
-        doorbell_fd: -1,
-        control_fd: -1,
-        debugger_fd: None,
-        captures: vec![],
-        devices: vec![],
-        awaits_state: false,
-        keeps_past: false,
-        start_paused: false,
-        digest_interval: 0,
-    };
+    let setup = VcpuSetup::alone(description, Mode::Plain);
     let mut machine = Machine::bare(&setup, Outside::from(Consoles::default())).unwrap();
     machine.core.mem.ram.write_bytes(CODE, code);
     let cpu = &mut machine.core.cpu;

@@ -2,6 +2,7 @@
 
 use super::error::RunError;
 use super::machine::Machine;
+use super::pace::HostClock;
 use replay::event::DeviceIndex;
 use replay::lane::VcpuEnd;
 use replay::message::Outbound;
@@ -19,23 +20,24 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Stall {
     since: Option<(DeviceIndex, Duration)>,
     looks: u32,
-    wait: Duration,
+    pause: Duration,
     told: bool,
 }
 
 impl Stall {
-    /// The machine stands still, now as before: how long to sleep before the next look.
-    pub fn begin(
+    /// The machine stands still, now as before: waits a little before the next look.
+    pub fn wait(
         &mut self,
         machine: &Machine,
         device: DeviceIndex,
-        now: Duration,
+        clock: &mut dyn HostClock,
         lane: &mut VcpuEnd,
-    ) -> Result<Duration, RunError> {
+    ) -> Result<(), RunError> {
+        let now = clock.now();
         let since = match self.since {
             Some((before, since)) if before == device => since,
             _ => {
-                (self.since, self.looks, self.wait) = (Some((device, now)), 0, WAIT_MIN);
+                (self.since, self.looks, self.pause) = (Some((device, now)), 0, WAIT_MIN);
                 now
             }
         };
@@ -48,11 +50,12 @@ impl Stall {
         }
         if self.looks < LOOKS {
             self.looks += 1;
-            return Ok(Duration::ZERO);
+            std::thread::yield_now();
+            return Ok(());
         }
-        let wait = self.wait;
-        self.wait = (wait * 2).min(WAIT_MAX);
-        Ok(wait)
+        clock.wait(lane, VcpuEnd::wait_attention, Some(self.pause))?;
+        self.pause = (self.pause * 2).min(WAIT_MAX);
+        Ok(())
     }
 
     /// How long the machine has stood still.

@@ -47,7 +47,7 @@ impl Core {
             | RunStatus::Prelaunch => {
                 self.set_status(RunStatus::Running);
                 let goal = match control {
-                    Control::Seek { icount } => Some(icount.0),
+                    Control::Seek { icount, .. } => Some(icount.0),
                     _ => None,
                 };
                 let ticket = self.control(control)?;
