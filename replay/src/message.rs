@@ -45,6 +45,8 @@ pub enum ToDebugger {
         /// The text, its lines ended by LF.
         text: String,
     },
+    /// [`FromDebugger::Continue`] was carried out: its control came before this.
+    Granted,
     /// [`FromDebugger::Continue`] was refused.
     Refused {
         /// One line.

@@ -5,6 +5,7 @@ use crate::lab::{Lab, PATIENCE};
 use crate::monitor::Monitor;
 use crate::process::Child;
 use crate::stub::{Stub, framed};
+use nix::sys::signal::Signal;
 use std::process::Command;
 use std::time::Duration;
 
@@ -154,6 +155,33 @@ fn a_recording_under_a_debugger_is_true() {
     assert!(recorded.err.contains("cannot be changed in a recording or replay"), "{}", recorded.err);
     lab.run("verify rec").well();
     lab.run("replay rec").well().same_output(&recorded);
+}
+
+#[test]
+fn who_comes_while_the_machine_is_let_go_finds_it_at_rest() {
+    let (lab, child) = ticker(PLAIN);
+    for _ in 0..10 {
+        // One that just goes: the machine no longer stands still for it, and only the broker can let it run.
+        drop(Stub::attach(&lab.path("g")));
+        let mut stub = Stub::attach(&lab.path("g"));
+        child.signal(Signal::SIGSTOP);
+        assert_eq!(stub.ask("D"), "OK");
+        let mut stub = Stub::connect(&lab.path("g"));
+        stub.send("?");
+        std::thread::sleep(Duration::from_millis(20));
+        child.signal(Signal::SIGCONT);
+        assert_eq!(stub.answer(), "T05thread:01;");
+        let before = stub.icount();
+        for step in 1..20 {
+            assert_eq!(stub.ask("vCont;s:p1.1"), "T05thread:01;");
+            assert_eq!(stub.icount(), before + step);
+        }
+        assert_eq!(stub.monitor("info status"), "VM status: paused (debug)\n");
+        assert_eq!(stub.ask("D"), "OK");
+    }
+    let mut stub = Stub::attach(&lab.path("g"));
+    stub.send("k");
+    child.end(PATIENCE).well();
 }
 
 #[test]

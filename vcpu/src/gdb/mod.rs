@@ -83,7 +83,8 @@ pub struct Debugger {
     wants_stop: bool,
     /// The machine stands still for the debugger alone.
     holds: bool,
-    /// The broker was asked to let the machine go on.
+    /// The broker was asked to let the machine go on, and has not answered yet. Until then a machine that stands still is
+    /// about to run: no client is told that it stopped, not even one that came after who asked.
     asked: bool,
     physical: bool,
     /// The answer to a client that leaves.
@@ -158,13 +159,17 @@ impl Debugger {
             (ToDebugger::Answer { number, text }, Some(session)) if number == self.client => {
                 session.command_done(&text);
             }
-            (ToDebugger::Refused { why }, Some(session)) if self.asked => {
+            (ToDebugger::Refused { why }, session) => {
                 self.asked = false;
-                session.text(&format!("{why}\n"));
-                self.reason = Some(signal(Signal::SIGSTOP));
-                self.wants_stop = true;
+                // One that came after who asked does not wait for an answer.
+                if let Some(session) = session.as_mut().filter(|session| session.is_running()) {
+                    session.text(&format!("{why}\n"));
+                    self.reason = Some(signal(Signal::SIGSTOP));
+                    self.wants_stop = true;
+                }
             }
-            (ToDebugger::Answer { .. } | ToDebugger::Refused { .. }, _) => {}
+            (ToDebugger::Granted, _) => self.asked = false,
+            (ToDebugger::Answer { .. }, _) => {}
         }
     }
 
@@ -222,7 +227,7 @@ impl Debugger {
         self.session = None;
         (self.stop_at, self.range, self.reason, self.action) = (None, None, None, None);
         self.back = None;
-        (self.wants_stop, self.asked, self.holds, self.physical) = (false, false, false, false);
+        (self.wants_stop, self.holds, self.physical) = (false, false, false);
     }
 
     fn send(&mut self) {
@@ -312,8 +317,8 @@ fn converse(machine: &mut Machine, paused: &mut bool, standing: bool) {
             }
         }
         let (wants_stop, running) = (machine.debugger.wants_stop, session.is_running());
-        // What was let go in this very turn has to come to a stop first.
-        if wants_stop && standing && *paused {
+        // What was let go in this very turn, or is about to be, has to come to a stop first.
+        if wants_stop && standing && *paused && !machine.debugger.asked {
             machine.debugger.session = Some(session);
             tell(machine, PauseReason::Stopped);
             continue;
@@ -426,7 +431,7 @@ fn tell(machine: &mut Machine, reason: PauseReason) {
     let debugger = &mut machine.debugger;
     let own = debugger.reason.take();
     (debugger.stop_at, debugger.range, debugger.back) = (None, None, None);
-    (debugger.wants_stop, debugger.asked) = (false, false);
+    debugger.wants_stop = false;
     let told = match reason {
         PauseReason::Stopped | PauseReason::Debugger => own.unwrap_or(signal(Signal::SIGINT)),
         PauseReason::Place => own.unwrap_or(signal(Signal::SIGTRAP)),
@@ -450,7 +455,6 @@ fn tell(machine: &mut Machine, reason: PauseReason) {
 /// The broker has stopped the machine, or lets it run: it no longer stands still for the debugger alone.
 pub fn overruled(machine: &mut Machine) {
     machine.debugger.holds = false;
-    machine.debugger.asked = false;
 }
 
 /// The process ends: tells the client.

@@ -18,9 +18,12 @@ impl Core {
                 }
             }
             FromDebugger::Continue => match self.cont() {
-                Ok(Some(_)) => {}
+                Ok(Some(_)) => self.tell_debugger(ToDebugger::Granted)?,
                 // It may have begun to run meanwhile.
-                Ok(None) => self.control(Control::Continue).map(drop)?,
+                Ok(None) => {
+                    self.control(Control::Continue)?;
+                    self.tell_debugger(ToDebugger::Granted)?;
+                }
                 Err(why) => self.tell_debugger(ToDebugger::Refused { why })?,
             },
             FromDebugger::Command { number, line } => self.debugger.put_line(number, line),
