@@ -37,9 +37,11 @@ const PLAIN: &str = "-kernel k -m 16 -serial stdio -display none -gdb unix:g";
 fn gdb_breaks_steps_and_watches() {
     let lab = Lab::new();
     lab.write("k", guests::counter());
-    lab.write(
-        "script",
-        "set pagination off\nset confirm off\nset architecture i386:x86-64\ntarget remote g\n\
+    let child = lab.start("-kernel k -m 16 -display none -S -gdb unix:g");
+    drop(Stub::connect(&lab.path("g")));
+    let said = gdb(
+        &lab,
+        "set architecture i386:x86-64\ntarget remote g\n\
          printf \"start %#lx %lu\\n\", $pc, $icount\n\
          hbreak *0x100067\ncontinue\nprintf \"hard %#lx %u\\n\", $pc, *(unsigned *)0x200000\ndelete\n\
          stepi\nprintf \"step %#lx %lu\\n\", $pc, $icount\n\
@@ -52,12 +54,6 @@ fn gdb_breaks_steps_and_watches() {
          printf \"written %u %#lx\\n\", *(unsigned *)0x200000, $rbx\n\
          detach\nshell sleep 0.2\ntarget remote g\nprintf \"again %d\\n\", *(unsigned *)0x200000 > 1001\nkill\n",
     );
-    let child = lab.start("-kernel k -m 16 -display none -S -gdb unix:g");
-    drop(Stub::connect(&lab.path("g")));
-    let mut gdb = Command::new("gdb");
-    gdb.args(["-nx", "-batch", "-x", "script"]).current_dir(lab.path("."));
-    let output = gdb.output().expect("the test needs gdb");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
     for line in [
         "start 0x100060 0",
         "hard 0x100067 1",
@@ -71,11 +67,53 @@ fn gdb_breaks_steps_and_watches() {
         "=> 0x100073:\tjmp    0x100060",
         "written 1001 0x1234",
         "again 1",
+        "VM status: paused (debug)",
     ] {
-        assert!(text.lines().any(|found| found == line), "no {line:?} in {text}");
+        assert!(said.iter().any(|found| found == line), "no {line:?} in {said:#?}");
     }
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!((text + &said).contains("VM status: paused (debug)"), "{said}");
+    child.end(PATIENCE).well();
+}
+
+/// What gdb says, line by line, to a script without its own settings; its standard error follows.
+fn gdb(lab: &Lab, script: &str) -> Vec<String> {
+    lab.write("script", format!("set pagination off\nset confirm off\n{script}"));
+    let mut gdb = Command::new("gdb");
+    gdb.args(["-nx", "-batch", "-x", "script"]).current_dir(lab.path("."));
+    let output = gdb.output().expect("the test needs gdb");
+    let texts = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    texts.concat().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn code_of_16_and_32_bits_is_shown_rightly() {
+    let lab = Lab::new();
+    lab.write("k", guests::counter_16());
+    let child = lab.start("-kernel k -m 16 -display none -S -gdb unix:g");
+    drop(Stub::connect(&lab.path("g")));
+    let said = gdb(
+        &lab,
+        "target remote g\nmonitor gdb architecture i8086\ndisconnect\n\
+         target remote g\nhbreak *0x1000a3\ncontinue\nx/2i $pc\nprintf \"ax %#x eip %#x\\n\", $ax, $eip\n\
+         delete\nstepi\nstepi\nprintf \"ax %#x eip %#x icount %d\\n\", $ax, $eip, $icount\n\
+         set var $eax = 0x56780010\nset var $eip = 0x1000a0\nprintf \"eax %#x\\n\", $eax\n\
+         stepi\nprintf \"eax %#x eip %#x\\n\", $eax, $eip\n\
+         monitor gdb architecture i386\ndisconnect\ntarget remote g\nx/1i 0x100060\nx/1i 0x100067\n\
+         printf \"xmm %d\\n\", sizeof($xmm7)\nmonitor gdb architecture i486\nkill\n",
+    );
+    for line in [
+        "=> 0x1000a3:\tinc    %ax",
+        "   0x1000a4:\tjmp    0x1000a3",
+        "ax 0x1234 eip 0x1000a3",
+        "ax 0x1235 eip 0x1000a3 icount 5",
+        "eax 0x56780010",
+        "eax 0x56781234 eip 0x1000a3",
+        "   0x100060:\tlgdtl  0x100080",
+        "   0x100067:\tljmp   $0x8,$0x0",
+        "xmm 16",
+        "       gdb architecture i386:x86-64|i386|i8086",
+    ] {
+        assert!(said.iter().any(|found| found == line), "no {line:?} in {said:#?}");
+    }
     child.end(PATIENCE).well();
 }
 

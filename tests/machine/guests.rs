@@ -196,6 +196,21 @@ pub fn counter() -> Vec<u8> {
     multiboot(&code.concat())
 }
 
+/// Counts in AX for ever, in a segment of 16-bit code that begins at 0x1000a0: after mov ax, 0x1234 at a3 inc ax, at a4 jumps back.
+pub fn counter_16() -> Vec<u8> {
+    let mut code = [
+        &[0x0f, 0x01, 0x15, 0x80, 0, 0x10, 0][..], // lgdt [0x100080]
+        &[0xea, 0, 0, 0, 0, 0x08, 0],              // jmp 8:0
+    ]
+    .concat();
+    code.resize(0x80 - CODE_OFFSET as usize, 0x90);
+    code.extend([0x0f, 0, 0x90, 0, 0x10, 0]); // limit and address of the table
+    code.resize(0x98 - CODE_OFFSET as usize, 0);
+    code.extend([0xff, 0xff, 0xa0, 0, 0x10, 0x9a, 0, 0]); // 64 KiB at 0x1000a0, 16-bit code
+    code.extend([0xb8, 0x34, 0x12, 0x40, 0xeb, 0xfd]);
+    multiboot(&code)
+}
+
 /// First instruction of the handlers of `sleeper`: timer, and #UD.
 pub const SLEEPER_HANDLERS: [u64; 2] = [0x10_0200, 0x10_0220];
 /// Its invalid instruction.

@@ -4,6 +4,7 @@
 //! journal and every digest are the same with and without it. The run loop gives it its turn at checkpoints (`attend`), tells
 //! it of every pause (`stand`), and asks whether its breakpoints and steps end here (`comes_to_stop`).
 
+mod description;
 mod frame;
 pub mod port;
 pub mod registers;
@@ -13,6 +14,7 @@ mod target;
 use crate::probe::{Hit, Watched};
 use crate::run::error::RunError;
 use crate::run::machine::Machine;
+use description::Architecture;
 use gdbstub::common::Signal;
 use gdbstub::stub::BaseStopReason;
 use gdbstub::target::ext::base::reverse_exec::ReplayLogPosition;
@@ -75,7 +77,7 @@ pub struct Debugger {
     action: Option<Action>,
     /// The machine is to stop at this icount.
     stop_at: Option<u64>,
-    /// Not while RIP is in here.
+    /// Not while the program counter that gdb sees is in here.
     range: Option<(u64, u64)>,
     /// Why the machine is about to stop.
     reason: Option<StopReason>,
@@ -87,6 +89,9 @@ pub struct Debugger {
     /// about to run: no client is told that it stopped, not even one that came after who asked.
     asked: bool,
     physical: bool,
+    /// What the next client is told of the CPU, and what this one was.
+    architecture: Architecture,
+    shown: Architecture,
     /// The answer to a client that leaves.
     farewell: Option<Vec<u8>>,
     exit_code: u8,
@@ -112,6 +117,8 @@ impl Debugger {
             holds: false,
             asked: false,
             physical: false,
+            architecture: Architecture::default(),
+            shown: Architecture::default(),
             farewell: None,
             exit_code: 0,
         }
@@ -292,6 +299,7 @@ fn meet(machine: &mut Machine) {
             machine.debugger.requests.push(FromDebugger::Detached);
         }
         if news.connected && !news.gone {
+            machine.debugger.shown = machine.debugger.architecture;
             machine.debugger.session = Some(Session::new(machine));
             machine.debugger.client = news.client;
             machine.debugger.farewell = None;
@@ -342,6 +350,7 @@ fn obey(machine: &mut Machine, outcome: Outcome, paused: &mut bool) {
     match outcome {
         Outcome::None => {}
         Outcome::Physical(on) => debugger.physical = on,
+        Outcome::Architecture(architecture) => debugger.architecture = architecture,
         Outcome::Command(line) => {
             debugger.requests.push(FromDebugger::Command { number: debugger.client, line })
         }
@@ -389,8 +398,8 @@ pub fn comes_to_stop(machine: &mut Machine, paused: bool) -> bool {
         Some(hit) => met(hit),
         None if debugger.stop_at.is_none_or(|at| icount < at) => return false,
         None => {
-            let rip = machine.core.cpu.rip;
-            if debugger.range.is_some_and(|(start, end)| (start..end).contains(&rip)) && !paused {
+            let pc = registers::pc(&machine.core, debugger.shown);
+            if debugger.range.is_some_and(|(start, end)| (start..end).contains(&pc)) && !paused {
                 debugger.stop_at = Some(icount + 1);
                 return false;
             }

@@ -3,6 +3,7 @@
 //! gdbstub gives up at a packet that it does not expect. Here such a packet gets an error as its answer and the conversation goes
 //! on: a new state machine takes over, with what was agreed upon at the start.
 
+use super::description::Architecture;
 use super::frame::{Framer, PACKET_MAX, Unit, from_hex, packet, to_hex};
 use super::target::X86;
 use crate::run::machine::Machine;
@@ -56,6 +57,8 @@ pub enum Outcome {
     Command(String),
     /// Memory is to be read by physical addresses, or by linear ones.
     Physical(bool),
+    /// What the next client is to take the CPU for.
+    Architecture(Architecture),
 }
 
 /// A conversation.
@@ -211,8 +214,13 @@ impl Session {
                 self.say(b"OK");
                 Outcome::Physical(on == "on")
             }
+            ["gdb", "architecture", name] if Architecture::named(name).is_some() => {
+                self.text("for whoever connects next: disconnect, set architecture auto, target remote\n");
+                self.say(b"OK");
+                Architecture::named(name).map_or(Outcome::None, Outcome::Architecture)
+            }
             ["gdb", ..] => {
-                self.text("usage: gdb physical on|off\n");
+                self.text("usage: gdb physical on|off\n       gdb architecture i386:x86-64|i386|i8086\n");
                 self.say(b"OK");
                 Outcome::None
             }

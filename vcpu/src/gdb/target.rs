@@ -3,6 +3,7 @@
 //! Reading leaves no trace in the guest: no translation, no accessed bit, no device. gdbstub itself is only asked for what
 //! `session` lets through.
 
+use super::description;
 use super::registers;
 use super::{Action, Back, Debugger};
 use crate::mem::ram::PAGE_SIZE;
@@ -31,7 +32,7 @@ use std::num::NonZeroUsize;
 /// Longest watchpoint.
 const WATCH_BYTES_MAX: u64 = PAGE_SIZE;
 
-/// x86-64 with our own description.
+/// x86 with our own descriptions.
 #[derive(Debug)]
 pub enum X86 {}
 
@@ -70,7 +71,8 @@ impl Registers for Image {
 
 impl RegId for Number {
     fn from_raw_id(id: usize) -> Option<(Number, Option<NonZeroUsize>)> {
-        registers::size(id).map(|size| (Number(id), NonZeroUsize::new(size)))
+        // How wide it is depends on the architecture that the client was told.
+        Some((Number(id), None))
     }
 
     fn to_raw_id(&self) -> Option<usize> {
@@ -119,12 +121,12 @@ impl Target for Machine {
 
 impl SingleThreadBase for Machine {
     fn read_registers(&mut self, image: &mut Image) -> TargetResult<(), Machine> {
-        image.0 = registers::read_all(&self.core);
+        image.0 = registers::read_all(&self.core, self.debugger.shown);
         Ok(())
     }
 
     fn write_registers(&mut self, image: &Image) -> TargetResult<(), Machine> {
-        done(self.debugger.may_write() && registers::write_all(&mut self.core, &image.0))
+        done(self.debugger.may_write() && registers::write_all(&mut self.core, self.debugger.shown, &image.0))
     }
 
     fn support_single_register_access(&mut self) -> Option<SingleRegisterAccessOps<'_, (), Machine>> {
@@ -187,13 +189,17 @@ fn write_memory(machine: &mut Machine, start: u64, data: &[u8]) -> bool {
 
 impl SingleRegisterAccess<()> for Machine {
     fn read_register(&mut self, _: (), number: Number, into: &mut [u8]) -> TargetResult<usize, Machine> {
-        let bytes = registers::read(&self.core, number.0).ok_or(TargetError::NonFatal)?;
+        let bytes =
+            registers::read(&self.core, self.debugger.shown, number.0).ok_or(TargetError::NonFatal)?;
         into.get_mut(..bytes.len()).ok_or(TargetError::NonFatal)?.copy_from_slice(&bytes);
         Ok(bytes.len())
     }
 
     fn write_register(&mut self, _: (), number: Number, bytes: &[u8]) -> TargetResult<(), Machine> {
-        done(self.debugger.may_write() && registers::write(&mut self.core, number.0, bytes))
+        done(
+            self.debugger.may_write()
+                && registers::write(&mut self.core, self.debugger.shown, number.0, bytes),
+        )
     }
 }
 
@@ -208,7 +214,7 @@ impl TargetDescriptionXmlOverride for Machine {
         if annex != b"target.xml" {
             return Err(TargetError::NonFatal);
         }
-        let text = registers::description();
+        let text = description::description(self.debugger.shown);
         let from = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
         let count = length.min(into.len()).min(text.len() - from);
         into[..count].copy_from_slice(&text.as_bytes()[from..from + count]);
