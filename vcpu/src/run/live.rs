@@ -35,6 +35,8 @@ const DATE_INTERVAL_INSIDE: Duration = Duration::from_secs(1);
 const SILENCE_INTERVAL: Duration = Duration::from_secs(1);
 /// Quanta between the same.
 const SILENCE_QUANTA: u32 = 4096;
+/// Host time between two looks at a machine that makes no progress.
+const STUCK_NAP: Duration = Duration::from_millis(100);
 /// Longest sleep of a machine without a timer, in one piece.
 const SLEEP_MAX: Duration = Duration::from_secs(3600);
 
@@ -401,7 +403,11 @@ impl Live {
             }
             let left = ahead - elapsed;
             let nap = if self.silence.is_expecting() { left.min(SILENCE_INTERVAL) } else { left };
-            if self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, Some(nap))? == Wake::Attention {
+            // Pages are on their way: they are seen to in between.
+            let busy = self.saves.nap();
+            let wait = busy.map_or(nap, |busy| busy.min(nap));
+            let woken = self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, Some(wait))?;
+            if woken == Wake::Attention || busy.is_some() {
                 return Ok(elapsed);
             }
         }
@@ -532,7 +538,8 @@ impl Inputs for Live {
 
     fn stuck(&mut self, machine: &mut Machine) -> Result<Flow, RunError> {
         machine.flush_consoles()?;
-        self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, Some(Duration::from_millis(100)))?;
+        let nap = self.saves.nap().unwrap_or(STUCK_NAP);
+        self.clock.wait(&mut self.lane, VcpuEnd::wait_attention, Some(nap))?;
         if self.receive(machine)? == Some(Flow::Leave) {
             return Ok(Flow::Leave);
         }

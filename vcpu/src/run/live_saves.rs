@@ -10,8 +10,10 @@ use super::saves::Attended;
 use replay::lane::{RunState, VcpuEnd};
 use replay::message::Offer;
 
-/// Pages of a saved state that are copied at a checkpoint: about 50 µs.
+/// Pages of a state that are copied or compared at a checkpoint: about 50 µs.
 const PAGES_AT_ONCE: usize = 32;
+/// The same of a guest that waits for a timer: about 1 ms.
+const PAGES_WHEN_IDLE: usize = 1024;
 
 impl Live {
     /// Saves and loads that are asked for; a flow if the machine does not go on from here as it is.
@@ -20,23 +22,26 @@ impl Live {
             return Ok(None);
         }
         loop {
-            // A machine that stands still has time.
-            let pages = if self.paused || machine.halted() { usize::MAX } else { PAGES_AT_ONCE };
+            let pages = match machine.halted() {
+                // A machine that stands still has time.
+                _ if self.paused || self.awaits_state => usize::MAX,
+                true => PAGES_WHEN_IDLE,
+                false => PAGES_AT_ONCE,
+            };
             let entered = self.clock.now();
             let attended = self.saves.attend(machine, &mut self.lane, None, pages)?;
             let us = self.clock.now().saturating_sub(entered).as_micros() as u64;
             match attended {
                 Attended::Wait(device) => return self.stalled(machine, device).map(Some),
-                Attended::Loaded { sequence, handover } => {
-                    tracing::info!(us, pages = handover.pages.len(), "stood still for a load");
+                Attended::Loaded { sequence, taken } => {
+                    tracing::info!(us, pages = taken.pages, "stood still for a load");
                     self.begin_anew(machine);
                     self.saves.tell_loaded(&mut self.lane, sequence)?;
                     return Ok(Some(Flow::Again));
                 }
                 Attended::Saved { pages } => {
                     tracing::info!(us, pages, "stood still for a save");
-                    if self.paused || machine.halted() {
-                        // Nobody would wake it to copy.
+                    if self.paused {
                         continue;
                     }
                 }

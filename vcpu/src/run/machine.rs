@@ -4,6 +4,7 @@ use super::connect::{Outside, receive_listener, receive_session};
 use super::consoles::Consoles;
 use super::digest::{self, RamDigest};
 use super::error::RunError;
+use super::incoming::Incoming;
 use super::power_on;
 use super::save::SaveBase;
 use crate::chipset::rtc::Look;
@@ -70,6 +71,8 @@ pub struct Machine {
     memory_digest: RamDigest,
     pub(super) history: Option<History>,
     pub(super) save_base: SaveBase,
+    /// The state that it is about to take.
+    pub(super) incoming: Option<Box<Incoming>>,
     /// How the copying of a saved state ended that had to be completed at once.
     pub(super) copied: Option<std::io::Result<()>>,
     /// The monitor asked for a reset: what comes of it is decided where the guest's own resets are.
@@ -105,6 +108,7 @@ impl Machine {
             interpreter: Interpreter::default(),
             history: None,
             save_base: SaveBase::default(),
+            incoming: None,
             copied: None,
             reset_asked: false,
             debugger: Debugger::new(setup.mode),
@@ -223,6 +227,9 @@ impl Machine {
         if let Some(history) = &mut self.history {
             history.note_all();
         }
+        if let Some(incoming) = &mut self.incoming {
+            incoming.begin_again(self.core.mem.ram.touched()?);
+        }
         Ok(())
     }
 
@@ -293,12 +300,21 @@ impl Machine {
     /// Tells those who follow RAM which pages were written.
     pub(super) fn note_written(&mut self) {
         self.core.cpu.tlb.drop_fast_writes();
-        let pages = self.core.mem.ram.take_dirty();
-        self.memory_digest.note(&pages);
-        self.save_base.note(&pages);
+        let pages = self.note_replaced();
         if let Some(history) = &mut self.history {
             history.note(&pages);
         }
+    }
+
+    /// The same for those who care for what RAM is and not for who wrote it.
+    fn note_replaced(&mut self) -> Vec<u64> {
+        let pages = self.core.mem.ram.take_dirty();
+        self.memory_digest.note(&pages);
+        self.save_base.note(&pages);
+        if let Some(incoming) = &mut self.incoming {
+            incoming.note(&pages);
+        }
+        pages
     }
 
     /// Keeps snapshots from here on.
@@ -344,9 +360,7 @@ impl Machine {
             history.restore(&mut self.core, place).map_err(|error| RunError::Setup(error.to_string()))?;
         }
         // The pages that were put back are no writes of the guest for the history.
-        let pages = self.core.mem.ram.take_dirty();
-        self.memory_digest.note(&pages);
-        self.save_base.note(&pages);
+        self.note_replaced();
         self.state_was_replaced();
         self.core.probe.moved(place.events);
         Ok(())

@@ -10,6 +10,7 @@ pub mod connect;
 pub mod consoles;
 pub mod digest;
 pub mod error;
+mod incoming;
 pub mod inputs;
 pub mod live;
 mod live_saves;

@@ -29,11 +29,12 @@ impl Playback {
     /// Saves and loads that are asked for; a flow if the machine does not go on from here as it is.
     pub(super) fn attend_saves(&mut self, machine: &mut Machine) -> Result<Option<Flow>, RunError> {
         loop {
-            let pages = if self.paused || machine.halted() { usize::MAX } else { PAGES_AT_ONCE };
+            let has_time = self.paused || self.awaits_state || machine.halted();
+            let pages = if has_time { usize::MAX } else { PAGES_AT_ONCE };
             match self.saves.attend(machine, &mut self.lane, Some(self.seek.events), pages)? {
                 Attended::Wait(device) => return self.stalled(machine, device).map(Some),
-                Attended::Loaded { sequence, handover } => {
-                    let events = handover.events.unwrap_or(0);
+                Attended::Loaded { sequence, taken } => {
+                    let events = taken.handover.events.unwrap_or(0);
                     (self.awaits_state, self.fetching) = (false, false);
                     machine.keep_loaded(events)?;
                     self.saves.tell_loaded(&mut self.lane, sequence)?;

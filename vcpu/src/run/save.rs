@@ -1,9 +1,10 @@
 //! Saving a machine's state and taking another, between two instructions.
 //!
 //! A save makes disks finish what they have, notes all state but RAM, and lets the machine go on; RAM follows while it runs
-//! (`mem::outgoing`). A load compares every page and writes those that differ.
+//! (`mem::outgoing`). A load compares RAM with the state while the machine runs (`incoming`), and then writes what differs.
 
 use super::error::RunError;
+use super::incoming::Incoming;
 use super::machine::Machine;
 use crate::mem::ram::PAGE_SIZE;
 use crate::snapshot::whole::WholeState;
@@ -11,13 +12,8 @@ use crate::snapshot::{SavedState, history};
 use replay::event::DeviceIndex;
 use replay::handover::{Files, Handover};
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
-
-/// Pages read at once.
-const PIECE_PAGES: usize = 256;
 
 /// What a machine knows of the snapshots that were made of it.
 #[derive(Debug, Default)]
@@ -46,6 +42,19 @@ impl SaveBase {
 
 /// Why a state was not taken; nothing was changed.
 pub type Refused = String;
+
+/// A state that was taken.
+#[derive(Debug)]
+pub struct Taken {
+    /// What came with it.
+    pub handover: Handover,
+    /// Pages that were looked at while the machine stood still.
+    pub pages: usize,
+}
+
+fn unreadable(error: io::Error) -> RunError {
+    RunError::Setup(format!("cannot read the pages of a state: {error}"))
+}
 
 impl Machine {
     /// Notes the state as it is here, and begins to copy RAM. The machine must be between two instructions, with no disk at work.
@@ -129,36 +138,55 @@ impl Machine {
         ))
     }
 
-    /// Takes another state. With an error inside, nothing was changed.
-    pub fn load(
-        &mut self,
-        files: &mut Files,
-        hold_disks: bool,
-    ) -> Result<Result<Handover, Refused>, RunError> {
-        let (handover, whole) = match self.check_state(files) {
-            Ok(checked) => checked,
+    /// Begins to take another state. With an error inside, nothing was changed.
+    pub fn begin_load(&mut self, files: Files) -> Result<Result<(), Refused>, RunError> {
+        let mut files = files;
+        let read = files.read().and_then(|(handover, sections)| {
+            let whole = WholeState::from_sections(sections)?;
+            self.check_state(&handover, &whole).map(|()| (handover, whole))
+        });
+        let (handover, whole) = match read {
+            Ok(both) => both,
             Err(why) => return Ok(Err(why)),
         };
+        self.note_written();
+        let touched = self.core.mem.ram.touched()?;
+        self.incoming = Some(Box::new(Incoming::new(handover, whole, files.pages, touched)));
+        Ok(Ok(()))
+    }
+
+    /// Compares some of its pages; true when there are no more.
+    pub fn compare_some(&mut self, count: usize) -> Result<bool, RunError> {
+        let Some(incoming) = &mut self.incoming else { return Ok(true) };
+        incoming.compare(&self.core.mem.ram, count).map_err(unreadable)
+    }
+
+    /// Takes the state, all pages of which have been compared. With an error inside, nothing was changed. The machine must be between two
+    /// instructions.
+    pub fn finish_load(&mut self, hold_disks: bool) -> Result<Result<Taken, Refused>, RunError> {
         self.flush_consoles()?;
         self.finish_copying();
         self.note_written();
-        self.load_pages(&files.pages, &handover.pages)?;
-        let WholeState { state, rtc_look, undelivered } = whole;
+        let Some(incoming) = self.incoming.take() else { return Ok(Err("no state has come".into())) };
+        // Back-ends may be others than when it came.
+        if let Err(why) = self.check_state(&incoming.handover, &incoming.whole) {
+            return Ok(Err(why));
+        }
+        let pages = incoming.write(&mut self.core.mem.ram).map_err(unreadable)?;
+        let Incoming { handover, whole: WholeState { state, rtc_look, undelivered }, .. } = *incoming;
         state.restore(&mut self.core).map_err(|error| RunError::Setup(error.to_string()))?;
         self.service.resume(&mut self.core, undelivered, hold_disks)?;
         self.state_was_replaced();
         self.rtc_look = rtc_look;
         self.save_base.begin();
-        Ok(Ok(handover))
+        Ok(Ok(Taken { handover, pages }))
     }
 
     /// Looks at all that can be wrong with a state.
-    fn check_state(&self, files: &mut Files) -> Result<(Handover, WholeState), Refused> {
+    fn check_state(&self, handover: &Handover, whole: &WholeState) -> Result<(), Refused> {
         if let Some(why) = self.unsavable() {
             return Err(why);
         }
-        let (handover, sections) = files.read()?;
-        let whole = WholeState::from_sections(sections)?;
         whole.state.check(&self.core).map_err(|error| error.to_string())?;
         let is_ram =
             |page: &u64| page.checked_mul(PAGE_SIZE).is_some_and(|gpa| self.core.mem.ram.contains(gpa));
@@ -173,31 +201,6 @@ impl Machine {
                 "device '{}': the guest uses feature bits {missing:#x}, which its back-end does not offer",
                 self.device_name(device)
             ));
-        }
-        Ok((handover, whole))
-    }
-
-    /// Writes the pages that differ; those that are not listed become zero.
-    fn load_pages(&mut self, contents: &File, pages: &[u64]) -> Result<(), RunError> {
-        let host = |error: io::Error| RunError::Setup(format!("cannot read the pages of a state: {error}"));
-        let ram = &mut self.core.mem.ram;
-        let listed: BTreeSet<u64> = pages.iter().copied().collect();
-        let zeros = [0; PAGE_SIZE as usize];
-        for page in ram.touched()? {
-            if !listed.contains(&page) && ram.page(page) != zeros {
-                ram.write_bytes(page * PAGE_SIZE, &zeros);
-            }
-        }
-        let mut buffer = vec![0; PIECE_PAGES * PAGE_SIZE as usize];
-        for (piece, pages) in pages.chunks(PIECE_PAGES).enumerate() {
-            let bytes = &mut buffer[..pages.len() * PAGE_SIZE as usize];
-            let offset = (piece * PIECE_PAGES) as u64 * PAGE_SIZE;
-            contents.read_exact_at(bytes, offset).map_err(host)?;
-            for (page, bytes) in pages.iter().zip(bytes.chunks_exact(PAGE_SIZE as usize)) {
-                if ram.page(*page) != bytes {
-                    ram.write_bytes(page * PAGE_SIZE, bytes);
-                }
-            }
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use crate::run::connect::Outside;
 use crate::run::consoles::Consoles;
 use replay::machine::Machine as Description;
 use replay::setup::{Mode, VcpuSetup};
+use std::fs::File;
 use std::io::{Read, Seek};
 
 const CODE: u64 = 0x1000;
@@ -60,6 +61,18 @@ fn save(machine: &mut Machine, full: bool) -> Files {
     files
 }
 
+/// The same files for one more reader.
+fn twin(files: &Files) -> Files {
+    Files { state: files.state.try_clone().unwrap(), pages: files.pages.try_clone().unwrap() }
+}
+
+/// Takes a state at once.
+fn load(machine: &mut Machine, files: &Files) -> Result<Handover, Refused> {
+    machine.begin_load(twin(files)).unwrap()?;
+    assert!(machine.compare_some(usize::MAX).unwrap());
+    Ok(machine.finish_load(false).unwrap()?.handover)
+}
+
 #[test]
 fn saved_loaded_and_saved_again_the_bytes_are_equal_and_so_is_the_future() {
     let mut one = machine(COUNTER);
@@ -69,7 +82,7 @@ fn saved_loaded_and_saved_again_the_bytes_are_equal_and_so_is_the_future() {
     let mut other = machine(&[0x90, 0xeb, 0xfd]);
     other.core.mem.ram.write_bytes(PAGES, &[7; 0x5000]);
     run(&mut other, 777);
-    let handover = other.load(&mut files, false).unwrap().unwrap();
+    let handover = load(&mut other, &files).unwrap();
     assert_eq!((handover.icount, other.icount()), (10_000, 10_000));
     let mut again = save(&mut other, true);
     let (first, second) = (files.read().unwrap(), again.read().unwrap());
@@ -121,6 +134,38 @@ fn a_second_save_has_only_what_was_written_since() {
 }
 
 #[test]
+fn a_load_while_the_machine_runs_looks_again_only_at_what_was_written() {
+    let mut one = machine(COUNTER);
+    one.core.mem.ram.write_bytes(PAGES, &[7; 0x20_0000]);
+    run(&mut one, 20_000);
+    let files = save(&mut one, true);
+    let wanted = one.digests().unwrap();
+    // Pages that the state has not, pages that differ, and all the while the guest writes.
+    one.core.mem.ram.write_bytes(PAGES + 0x20_0000, &[9; 0x3000]);
+    one.core.mem.ram.write_bytes(PAGES + 0x1000, &[1; 0x2000]);
+    let mut to = one.icount();
+    one.begin_load(twin(&files)).unwrap().unwrap();
+    while !one.compare_some(10).unwrap() {
+        to += 50;
+        run(&mut one, to);
+    }
+    assert!(to > 21_000, "the guest ran while pages were compared");
+    one.core.mem.ram.write_bytes(PAGES + 0x10_0000, &[2; 0x1000]);
+    let taken = one.finish_load(false).unwrap().unwrap();
+    assert!((7..40).contains(&taken.pages), "{}", taken.pages);
+    assert_eq!(one.digests().unwrap(), wanted);
+    // RAM is replaced in the middle, as by a reset: nothing that was compared counts.
+    one.begin_load(twin(&files)).unwrap().unwrap();
+    assert!(one.compare_some(usize::MAX).unwrap());
+    let touched = one.core.mem.ram.touched().unwrap();
+    one.incoming.as_mut().unwrap().begin_again(touched);
+    assert!(!one.compare_some(1).unwrap());
+    assert!(one.compare_some(usize::MAX).unwrap());
+    one.finish_load(false).unwrap().unwrap();
+    assert_eq!(one.digests().unwrap(), wanted);
+}
+
+#[test]
 fn what_is_not_a_state_of_this_machine_changes_nothing() {
     let mut one = machine(COUNTER);
     run(&mut one, 5000);
@@ -136,8 +181,8 @@ fn what_is_not_a_state_of_this_machine_changes_nothing() {
         (Handover { is_partial: true, ..handover.clone() }, sections.clone()),
     ];
     for (number, (handover, sections)) in bad.into_iter().enumerate() {
-        let mut files = Files::new(&handover, &sections).unwrap();
-        let why = one.load(&mut files, false).unwrap().unwrap_err();
+        let files = Files::new(&handover, &sections).unwrap();
+        let why = load(&mut one, &files).unwrap_err();
         assert!(!why.is_empty() && !why.contains('\n'), "{number}: {why}");
         assert_eq!(one.digests().unwrap(), before, "{number}");
     }

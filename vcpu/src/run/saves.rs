@@ -2,8 +2,8 @@
 
 use super::error::RunError;
 use super::machine::Machine;
+use super::save::Taken;
 use replay::event::DeviceIndex;
-use replay::handover::Handover;
 use replay::lane::VcpuEnd;
 use replay::message::Outbound;
 use std::collections::VecDeque;
@@ -31,7 +31,7 @@ pub enum Attended {
         /// The request.
         sequence: u64,
         /// What came with the state.
-        handover: Handover,
+        taken: Taken,
     },
     /// Its state was noted, with a list of so many pages, or it was refused.
     Saved {
@@ -42,11 +42,14 @@ pub enum Attended {
     Refused,
 }
 
-/// Requests, and the state whose pages are being copied.
+/// Requests, and the states whose pages are on their way.
 #[derive(Debug, Default)]
 pub struct Saves {
     asked: VecDeque<Asked>,
+    /// The save whose pages are being copied.
     copying: Option<u64>,
+    /// The load whose pages are being compared, and whether disks are to be held.
+    comparing: Option<(u64, bool)>,
 }
 
 impl Saves {
@@ -62,11 +65,12 @@ impl Saves {
 
     /// How long a machine that stands still may wait before it looks again: something is to be done.
     pub fn nap(&self) -> Option<Duration> {
-        (self.copying.is_some() || !self.asked.is_empty()).then_some(NAP)
+        let is_busy = self.copying.is_some() || self.comparing.is_some() || !self.asked.is_empty();
+        is_busy.then_some(NAP)
     }
 
     /// Does the next thing; the machine is between two instructions. `events`: those of the log that a replay has applied;
-    /// `pages`: how many pages may be copied now.
+    /// `pages`: how many pages may be copied or compared now.
     pub fn attend(
         &mut self,
         machine: &mut Machine,
@@ -81,6 +85,9 @@ impl Saves {
             let error = result.err().map(|error| format!("cannot copy the pages of the machine: {error}"));
             lane.send(&Outbound::Copied { sequence, error })?;
             lane.ring_doorbell()?;
+        }
+        if self.comparing.is_some() {
+            return self.compare(machine, lane, pages);
         }
         if self.asked.is_empty() || self.copying.is_some() || !machine.is_served() {
             return Ok(Attended::Nothing);
@@ -99,18 +106,41 @@ impl Saves {
                 Ok(Attended::Saved { pages })
             }
             Some(Asked::Load { sequence, hold_disks }) => {
-                let mut files = machine.receive_state()?;
-                match machine.load(&mut files, hold_disks)? {
-                    Ok(handover) => Ok(Attended::Loaded { sequence, handover }),
-                    Err(why) => {
-                        lane.send(&Outbound::Loaded { sequence, error: Some(why) })?;
-                        lane.ring_doorbell()?;
-                        Ok(Attended::Refused)
+                let files = machine.receive_state()?;
+                match machine.begin_load(files)? {
+                    Ok(()) => {
+                        self.comparing = Some((sequence, hold_disks));
+                        self.compare(machine, lane, pages)
                     }
+                    Err(why) => self.refuse(lane, sequence, why),
                 }
             }
             None => Ok(Attended::Nothing),
         }
+    }
+
+    /// Goes on comparing, and takes the state when that is done.
+    fn compare(
+        &mut self,
+        machine: &mut Machine,
+        lane: &mut VcpuEnd,
+        pages: usize,
+    ) -> Result<Attended, RunError> {
+        let Some((sequence, hold_disks)) = self.comparing else { return Ok(Attended::Nothing) };
+        if !machine.compare_some(pages)? || !machine.is_served() {
+            return Ok(Attended::Nothing);
+        }
+        self.comparing = None;
+        match machine.finish_load(hold_disks)? {
+            Ok(taken) => Ok(Attended::Loaded { sequence, taken }),
+            Err(why) => self.refuse(lane, sequence, why),
+        }
+    }
+
+    fn refuse(&self, lane: &mut VcpuEnd, sequence: u64, why: String) -> Result<Attended, RunError> {
+        lane.send(&Outbound::Loaded { sequence, error: Some(why) })?;
+        lane.ring_doorbell()?;
+        Ok(Attended::Refused)
     }
 
     fn save(
