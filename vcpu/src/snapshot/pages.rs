@@ -1,7 +1,9 @@
 //! Contents of RAM at several snapshots: of each page, only the versions that differ.
 
 use crate::mem::ram::PAGE_SIZE;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::sync::Arc;
 
 /// Bytes of one page.
@@ -9,20 +11,21 @@ pub type Page = [u8; PAGE_SIZE as usize];
 
 static ZEROS: Page = [0; PAGE_SIZE as usize];
 
+/// Pages with their numbers, in the order of the numbers. A flat list: most of what happens to layers is that two of them become one.
+type Layer = Vec<(u64, Arc<Page>)>;
+
 /// Versions of pages by the snapshot that holds them; `K` orders snapshots as the guest passes them.
 ///
 /// A page's content at a snapshot is its latest version up to there. One without such a version is zero.
 #[derive(Debug)]
 pub struct PageVersions<K> {
-    versions: BTreeMap<u64, BTreeMap<K, Arc<Page>>>,
-    /// Pages with a version at a snapshot.
-    at: BTreeMap<K, BTreeSet<u64>>,
+    layers: BTreeMap<K, Layer>,
     count: usize,
 }
 
 impl<K: Ord + Copy> Default for PageVersions<K> {
     fn default() -> PageVersions<K> {
-        PageVersions { versions: BTreeMap::new(), at: BTreeMap::new(), count: 0 }
+        PageVersions { layers: BTreeMap::new(), count: 0 }
     }
 }
 
@@ -33,78 +36,94 @@ impl<K: Ord + Copy> PageVersions<K> {
     }
 
     /// Numbers of all pages that have a version.
-    pub fn numbers(&self) -> impl Iterator<Item = u64> + '_ {
-        self.versions.keys().copied()
+    pub fn numbers(&self) -> BTreeSet<u64> {
+        self.layers.values().flatten().map(|(number, _)| *number).collect()
     }
 
-    /// Adds a snapshot with the pages written since the one before it.
+    /// Adds a snapshot with the pages written since the one before it, in the order of their numbers.
     pub fn add<'a>(&mut self, key: K, pages: impl Iterator<Item = (u64, &'a [u8])>) {
-        let mut at = BTreeSet::new();
-        let after = (std::ops::Bound::Excluded(key), std::ops::Bound::Unbounded);
-        let mut next = self.at.range_mut(after).next();
+        let next = self.layers.range((Excluded(key), Unbounded)).next().map(|(next, _)| *next);
+        let is_first = self.layers.is_empty();
+        // What the next snapshot took for its own from the one before this.
+        let mut kept = Layer::new();
+        let mut layer = Layer::new();
         for (number, bytes) in pages {
-            let page: Page = bytes.try_into().expect("pages have their size");
-            let versions = self.versions.entry(number).or_default();
-            let older = versions.range(..=key).next_back().map(|(_, page)| Arc::clone(page));
-            if older.as_deref().unwrap_or(&ZEROS) == &page {
+            let page: &Page = bytes.try_into().expect("pages have their size");
+            if let Some(next) = next {
+                let older = self.version(number, key);
+                if older.map_or(&ZEROS, |page| &**page) == page {
+                    continue;
+                }
+                if find(&self.layers[&next], number).is_none() {
+                    kept.push((number, older.cloned().unwrap_or_else(|| Arc::new(ZEROS))));
+                }
+            } else if is_first && *page == ZEROS {
                 continue;
             }
-            at.insert(number);
-            versions.insert(key, Arc::new(page));
-            self.count += 1;
-            // The next snapshot took the older version for its own.
-            if let Some((next_key, next_pages)) = &mut next
-                && !versions.contains_key(next_key)
-            {
-                versions.insert(**next_key, older.unwrap_or_else(|| Arc::new(ZEROS)));
-                next_pages.insert(number);
-                self.count += 1;
-            }
+            layer.push((number, Arc::new(*page)));
         }
-        self.at.insert(key, at);
+        self.count += layer.len() + kept.len();
+        self.layers.insert(key, layer);
+        if let Some(layer) = next.and_then(|next| self.layers.get_mut(&next)) {
+            merge(kept, layer);
+        }
     }
 
-    /// A page's content at a snapshot; none: zeros.
-    pub fn content(&self, number: u64, key: K) -> Option<&Page> {
-        let (_, page) = self.versions.get(&number)?.range(..=key).next_back()?;
-        Some(page)
+    /// A page's latest version up to a snapshot.
+    fn version(&self, number: u64, key: K) -> Option<&Arc<Page>> {
+        self.layers.range(..=key).rev().find_map(|(_, layer)| find(layer, number))
     }
 
     /// A page's content at a snapshot.
     pub fn bytes_of(&self, number: u64, key: K) -> &Page {
-        self.content(number, key).unwrap_or(&ZEROS)
+        self.version(number, key).map_or(&ZEROS, |page| page)
     }
 
     /// Pages that may differ between two snapshots.
     pub fn between(&self, one: K, other: K) -> BTreeSet<u64> {
-        let (low, high) = if one <= other { (one, other) } else { (other, one) };
-        let after = (std::ops::Bound::Excluded(low), std::ops::Bound::Included(high));
-        if low == high {
+        if one == other {
             return BTreeSet::new();
         }
-        self.at.range(after).flat_map(|(_, pages)| pages.iter().copied()).collect()
+        let (low, high) = if one <= other { (one, other) } else { (other, one) };
+        let layers = self.layers.range((Excluded(low), Included(high)));
+        layers.flat_map(|(_, layer)| layer.iter().map(|(number, _)| *number)).collect()
     }
 
     /// Forgets a snapshot. What only it held goes to the next one, which still needs it.
     pub fn remove(&mut self, key: K) {
-        let Some(pages) = self.at.remove(&key) else { return };
-        let after = (std::ops::Bound::Excluded(key), std::ops::Bound::Unbounded);
-        let mut next = self.at.range_mut(after).next();
-        for number in pages {
-            let Some(versions) = self.versions.get_mut(&number) else { continue };
-            let Some(page) = versions.remove(&key) else { continue };
-            match &mut next {
-                Some((next_key, next_pages)) if !versions.contains_key(next_key) => {
-                    versions.insert(**next_key, page);
-                    next_pages.insert(number);
-                }
-                _ => self.count -= 1,
-            }
-            if versions.is_empty() {
-                self.versions.remove(&number);
+        let Some(layer) = self.layers.remove(&key) else { return };
+        match self.layers.range_mut((Excluded(key), Unbounded)).next() {
+            Some((_, next)) => self.count -= merge(layer, next),
+            None => self.count -= layer.len(),
+        }
+    }
+}
+
+fn find(layer: &Layer, number: u64) -> Option<&Arc<Page>> {
+    layer.binary_search_by_key(&number, |(number, _)| *number).ok().map(|at| &layer[at].1)
+}
+
+/// Puts older versions into a layer that may have newer ones, which stay; the answer is how many there were of both.
+fn merge(older: Layer, layer: &mut Layer) -> usize {
+    if older.is_empty() {
+        return 0;
+    }
+    let newer = std::mem::replace(layer, Layer::with_capacity(older.len() + layer.len()));
+    let all = older.len() + newer.len();
+    let (mut older, mut newer) = (older.into_iter().peekable(), newer.into_iter().peekable());
+    while let (Some((one, _)), Some((other, _))) = (older.peek(), newer.peek()) {
+        match one.cmp(other) {
+            Ordering::Less => layer.extend(older.next()),
+            Ordering::Greater => layer.extend(newer.next()),
+            Ordering::Equal => {
+                older.next();
+                layer.extend(newer.next());
             }
         }
     }
+    layer.extend(older);
+    layer.extend(newer);
+    all - layer.len()
 }
 
 #[cfg(test)]
