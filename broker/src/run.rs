@@ -3,7 +3,7 @@
 use crate::Programs;
 use crate::cli::CliError;
 use crate::cli::icount::RecordReplay;
-use crate::cli::options::{DeviceExit, Options};
+use crate::cli::options::{DeviceExit, Options, ReplayEnd};
 use crate::cli::subcommand::RecordWords;
 use crate::debugger::{self, Debugger, Place};
 use crate::demo::DemoError;
@@ -129,6 +129,9 @@ fn new_run(
     arguments: &[String],
     programs: &Programs,
 ) -> Result<End, RunError> {
+    if options.replay_end.is_some() {
+        return Err(CliError("-action replay-end= is of use to a replay only".to_owned()).into());
+    }
     let time = host_clock::now();
     let mut wiring = Wiring::of_new(options)?;
     let mut machine = machine::new_machine(options, &wiring, time)?;
@@ -358,6 +361,7 @@ fn facts(options: &Options, machine: &Machine, rr: Option<(&RecordReplay, i64)>,
         recording: rr.map(|(rr, _)| rr.file.display().to_string()).unwrap_or_default(),
         start_snapshot: rr.and_then(tag),
         machine: Some(machine.clone()),
+        pauses_at_end: options.replay_end == Some(ReplayEnd::Pause),
         chardevs: wiring
             .streams
             .iter()

@@ -65,6 +65,28 @@ fn past_the_end_is_a_pause_and_breaks_stop_once() {
     assert!(recorded.out.ends_with(&done.out), "{}", done.text());
 }
 
+#[test]
+fn the_end_of_a_replay_is_a_pause_where_that_is_wanted() {
+    let (lab, recorded) = demo_recorded();
+    let options = "-serial stdio -monitor unix:m,server=on,wait=off -action replay-end=pause";
+    let child = lab.start(&format!("replay rec {options}"));
+    let mut monitor = Monitor::connect(&lab.path("m"));
+    let length = recorded_length(&lab);
+    for _ in 0..2 {
+        while monitor.ask("info status") != "VM status: paused\n" {}
+        assert_eq!(monitor.icount(), length);
+        assert_eq!(monitor.ask("replay_seek 50%"), "");
+        assert_eq!(monitor.icount(), length / 2);
+        assert_eq!(monitor.ask("cont"), "");
+    }
+    while monitor.ask("info status") != "VM status: paused\n" {}
+    monitor.send("quit");
+    let done = child.end(PATIENCE).well();
+    assert!(done.out.starts_with(&recorded.out), "{}", done.text());
+    let refused = lab.run("-kernel k -action replay-end=pause").with_status(1);
+    assert!(refused.err.contains("replay-end= is of use to a replay only"), "{}", refused.err);
+}
+
 /// Command line of a recording or replay with a name for its start.
 fn named_start(mode: &str) -> String {
     let words = "-kernel k -m 16 -serial stdio -monitor unix:m,server=on,wait=off";

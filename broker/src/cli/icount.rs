@@ -77,7 +77,7 @@ pub fn parse(text: &str) -> Result<IcountOption, String> {
                 return Err("rrfile= and rrsnapshot= need rr=record or rr=replay".to_owned());
             }
             if mode.is_some() {
-                return Err("rrsnapmode= needs rr=record".to_owned());
+                return Err("rrsnapmode= needs rr=record or rr=replay".to_owned());
             }
             return Ok(IcountOption { shift, sleep, record_replay: None });
         }
@@ -91,7 +91,6 @@ pub fn parse(text: &str) -> Result<IcountOption, String> {
             return Err("rrsnaptime= and rrsnapcount= need rrsnapmode=periodic".to_owned());
         }
         None | Some("none") => None,
-        Some("periodic") if !record => return Err("rrsnapmode= needs rr=record".to_owned()),
         Some("periodic") => Some(Periodic {
             interval: Duration::from_secs(interval.unwrap_or(PERIODIC_SECONDS)),
             count: count.unwrap_or(PERIODIC_COUNT) as usize,

@@ -61,6 +61,8 @@ pub struct Options {
     pub devices: Vec<DeviceOption>,
     /// `-action device-exit=`: what happens when a device process ends.
     pub on_device_exit: DeviceExit,
+    /// `-action replay-end=`: what happens where a replay is at its end, or differs from its recording.
+    pub replay_end: Option<ReplayEnd>,
     /// `-device pvpanic`: the device is always there; asked for, it has QEMU's default action.
     pub panic_device: bool,
     /// `-action panic=`.
@@ -102,6 +104,15 @@ pub enum DeviceExit {
     #[default]
     Shutdown,
     /// The machine stops until `device_restart` and `cont`.
+    Pause,
+}
+
+/// What happens at the end of a replay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplayEnd {
+    /// The run ends.
+    Shutdown,
+    /// The machine stands still, and a monitor or a debugger may take it elsewhere.
     Pause,
 }
 

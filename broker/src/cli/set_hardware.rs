@@ -4,7 +4,7 @@ use super::chardev::Target;
 use super::drive::{self, Drive};
 use super::keyval::KeyValues;
 use super::net::{self, NetOption, Netdev};
-use super::options::{DebugConsole, DeviceExit, Options};
+use super::options::{DebugConsole, DeviceExit, Options, ReplayEnd};
 use super::{block, device as device_option, object as object_option};
 use replay::machine::PanicAction;
 
@@ -216,6 +216,12 @@ pub(super) fn action(options: &mut Options, value: &str) -> Result<(), String> {
         Some("shutdown") => options.on_device_exit = DeviceExit::Shutdown,
         Some("pause") => options.on_device_exit = DeviceExit::Pause,
         Some(other) => return wrong("device-exit", other),
+    }
+    match list.take("replay-end")?.as_deref() {
+        None => {}
+        Some("shutdown") => options.replay_end = Some(ReplayEnd::Shutdown),
+        Some("pause") => options.replay_end = Some(ReplayEnd::Pause),
+        Some(other) => return wrong("replay-end", other),
     }
     if list.take("watchdog")?.is_some() {
         return Err("watchdog= is not supported: there is no watchdog".to_owned());

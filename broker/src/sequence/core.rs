@@ -36,6 +36,8 @@ pub struct Facts {
     pub recording: String,
     /// `rrsnapshot=` and when the recording began.
     pub start_snapshot: Option<(String, i64)>,
+    /// Where a replay is at its end, or differs, the machine stands still for a monitor or a debugger.
+    pub pauses_at_end: bool,
     /// All streams: id and file name.
     pub chardevs: Vec<(String, String)>,
     /// The machine.
@@ -212,7 +214,9 @@ impl Core {
             }
             Outbound::Ended { cause, icount } => {
                 self.icount = self.icount.max(icount.0);
-                return Ok(Some(End::Shutdown(cause)));
+                // Who ends a replay that stands where it differs is still told that it does.
+                let differs = self.divergence.take().filter(|_| self.status == RunStatus::InternalError);
+                return Ok(Some(differs.map_or(End::Shutdown(cause), End::Diverged)));
             }
             Outbound::WasReset { guest } => self.notices.add(What::Reset { guest }),
             Outbound::Note { text } => eprintln!("reprise: {text}"),
@@ -262,9 +266,9 @@ impl Core {
                 None
             }
             PauseReason::EndOfLog => {
-                let kept = self.debugger.keeps(&End::Replayed);
-                self.set_status(if kept { RunStatus::Debug } else { RunStatus::Paused });
-                (!kept).then_some(End::Replayed)
+                let for_debugger = self.debugger.keeps(&End::Replayed);
+                self.set_status(if for_debugger { RunStatus::Debug } else { RunStatus::Paused });
+                (!for_debugger && !self.facts.pauses_at_end).then_some(End::Replayed)
             }
             PauseReason::Divergence => {
                 self.set_status(RunStatus::InternalError);
@@ -276,7 +280,7 @@ impl Core {
                 };
                 let divergence = self.divergence.clone().unwrap_or_else(unnamed);
                 let end = End::Diverged(divergence.clone());
-                if !self.debugger.keeps(&end) {
+                if !self.debugger.keeps(&end) && !self.facts.pauses_at_end {
                     return Some(end);
                 }
                 // Who looks at it hears of it now; the end comes when nobody looks any more.

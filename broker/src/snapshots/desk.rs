@@ -112,16 +112,10 @@ impl Core {
     /// In a replay: goes to a place among the events at an icount; the ticket is done on arrival. A machine that runs runs on from
     /// there, as QEMU's does after `loadvm`.
     pub(crate) fn seek_place(&mut self, ticket: Ticket, icount: u64, events: u64) -> Result<(), String> {
-        match self.status {
-            RunStatus::Running | RunStatus::Debug | RunStatus::Paused | RunStatus::Prelaunch => {
-                self.runs_on = (self.status == RunStatus::Running).then_some(ticket);
-                self.set_status(RunStatus::Running);
-                self.send_control(ticket, Control::Seek { icount: Icount(icount), events })
-            }
-            RunStatus::Shutdown | RunStatus::Panicked | RunStatus::IoError | RunStatus::InternalError => {
-                Err("the machine cannot go on".to_owned())
-            }
-        }
+        let ran = self.status == RunStatus::Running;
+        self.leave_for_a_place()?;
+        self.runs_on = ran.then_some(ticket);
+        self.send_control(ticket, Control::Seek { icount: Icount(icount), events })
     }
 }
 

@@ -11,7 +11,10 @@ impl Core {
     pub(super) fn debugger_says(&mut self, what: FromDebugger) -> Result<Option<End>, String> {
         match what {
             FromDebugger::Attached => return Ok(self.debugger.set_attached(true)),
-            FromDebugger::Detached => return Ok(self.debugger.set_attached(false)),
+            FromDebugger::Detached => {
+                let end = self.debugger.set_attached(false);
+                return Ok(end.filter(|_| !self.facts.pauses_at_end));
+            }
             FromDebugger::Resumed => {
                 if matches!(self.status, RunStatus::Debug | RunStatus::InternalError) {
                     self.set_status(RunStatus::Running);

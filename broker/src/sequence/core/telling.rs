@@ -35,24 +35,26 @@ impl Core {
 
     /// Sends a replay to another place.
     pub(super) fn begin_seek(&mut self, control: Control) -> Result<Option<Ticket>, String> {
+        self.leave_for_a_place()?;
+        let goal = match control {
+            Control::Seek { icount, .. } => Some(icount.0),
+            _ => None,
+        };
+        let ticket = self.control(control)?;
+        self.seeking = ticket.map(|ticket| (ticket, goal));
+        Ok(ticket)
+    }
+
+    /// A replay is about to go to another place: also from where it is at its end, or differs.
+    pub(crate) fn leave_for_a_place(&mut self) -> Result<(), String> {
         match self.status {
-            // A debugger keeps the machine where it differs from its recording.
-            RunStatus::InternalError if !self.debugger.is_attached() => {
-                Err("the machine cannot go on".to_owned())
-            }
             RunStatus::Running
             | RunStatus::Paused
             | RunStatus::Debug
             | RunStatus::InternalError
             | RunStatus::Prelaunch => {
                 self.set_status(RunStatus::Running);
-                let goal = match control {
-                    Control::Seek { icount, .. } => Some(icount.0),
-                    _ => None,
-                };
-                let ticket = self.control(control)?;
-                self.seeking = ticket.map(|ticket| (ticket, goal));
-                Ok(ticket)
+                Ok(())
             }
             RunStatus::Shutdown | RunStatus::Panicked | RunStatus::IoError => {
                 Err("the machine cannot go on".to_owned())
