@@ -3,6 +3,7 @@
 use super::inquiry::{Begin, Inquired};
 use crate::cli::chardev::Chardev;
 use crate::cli::gdb::GdbDevice;
+use crate::qmp::jobs::{Jobs, Kind, Verb};
 use crate::snapshots::desk::Request;
 use replay::machine::Machine;
 use replay::message::Offer;
@@ -61,6 +62,12 @@ pub trait Host {
     fn snapshots(&self) -> (Vec<Info>, Vec<String>);
     /// Saves, loads or deletes a snapshot.
     fn request_snapshot(&mut self, request: Request) -> Result<Option<Ticket>, String>;
+    /// Background jobs.
+    fn jobs(&self) -> &Jobs;
+    /// Begins a job whose name was checked; `request` may say why it must fail.
+    fn begin_job(&mut self, id: &str, kind: Kind, request: Result<Request, String>);
+    /// Does something to a job.
+    fn apply_to_job(&mut self, id: &str, verb: Verb) -> Result<(), String>;
     /// All streams: id and file name.
     fn chardevs(&self) -> Vec<(String, String)>;
     /// The machine, once there is one.

@@ -5,6 +5,8 @@ use super::super::inquiry::{Begin, Inquired, Inquiries};
 use super::*;
 use crate::cli::chardev::Chardev;
 use crate::cli::gdb::GdbDevice;
+use crate::qmp::jobs::{Jobs, Kind, Verb};
+use crate::sequence::notices::Notices;
 use crate::snapshots::desk::Request;
 use replay::event::Input;
 use replay::inspect::Query;
@@ -28,6 +30,8 @@ pub(crate) struct Fake {
     pub failure: Option<String>,
     pub asked: Vec<Query>,
     pub inquiries: Inquiries,
+    pub jobs: Jobs,
+    pub notices: Notices,
 }
 
 impl Fake {
@@ -46,6 +50,8 @@ impl Fake {
             failure: None,
             asked: vec![],
             inquiries: Inquiries::default(),
+            jobs: Jobs::default(),
+            notices: Notices::default(),
         }
     }
 }
@@ -72,8 +78,18 @@ impl Host for Fake {
     fn request_snapshot(&mut self, request: Request) -> Result<Option<Ticket>, String> {
         match request {
             Request::Load(tag) => Err(format!("Snapshot '{tag}' does not exist in one or more devices")),
-            Request::Save(_) | Request::Delete(_) => Ok(None),
+            Request::Save(_) | Request::Create(_) | Request::Delete(_) => Ok(self.slow.then_some(7)),
         }
+    }
+    fn jobs(&self) -> &Jobs {
+        &self.jobs
+    }
+    fn begin_job(&mut self, id: &str, kind: Kind, request: Result<Request, String>) {
+        let begun = request.and_then(|request| self.request_snapshot(request));
+        self.jobs.begin(id, kind, begun, &mut self.notices);
+    }
+    fn apply_to_job(&mut self, id: &str, verb: Verb) -> Result<(), String> {
+        self.jobs.apply(id, verb, &mut self.notices)
     }
     fn chardevs(&self) -> Vec<(String, String)> {
         vec![("serial0".to_owned(), "stdio".to_owned())]

@@ -12,6 +12,7 @@ use crate::debugger::Debugger;
 use crate::hmp::host::{RunStatus, Ticket};
 use crate::hmp::inquiry::Inquiries;
 use crate::journal::{JOURNAL_SEQUENCE, Journal, JournalError};
+use crate::qmp::jobs::Jobs;
 use crate::snapshots::Desk;
 use crate::snapshots::desk::News;
 use replay::event::{DeviceIndex, Input, ShutdownCause};
@@ -91,6 +92,8 @@ pub struct Core {
     pub(crate) runs_on: Option<Ticket>,
     /// What those are told who do not ask.
     notices: Notices,
+    /// Background jobs of QMP.
+    jobs: Jobs,
     /// Instructions so far: of the last status or the last event.
     pub(crate) icount: u64,
     /// When the journal was last made safe.
@@ -128,6 +131,7 @@ impl Core {
             seeking: None,
             runs_on: None,
             notices: Notices::default(),
+            jobs: Jobs::default(),
             icount: 0,
             flushed: Instant::now(),
             starting: true,

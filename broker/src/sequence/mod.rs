@@ -219,6 +219,7 @@ impl Sequence<'_> {
         for monitor in &mut self.monitors {
             monitor.ticket_done(ticket, &mut self.core);
         }
+        self.core.job_ticket_done(ticket);
         let told = self.core.debugger_ticket_done(ticket);
         self.core.forget(ticket);
         told

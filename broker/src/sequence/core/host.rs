@@ -6,6 +6,7 @@ use crate::cli::gdb::GdbDevice;
 use crate::debugger;
 use crate::hmp::host::{Host, ReplayStatus, RunStatus, Ticket};
 use crate::hmp::inquiry::{Begin, Inquired};
+use crate::qmp::jobs::{Jobs, Kind, Verb};
 use crate::sequence::notices::What;
 use crate::sequence::swap;
 use crate::snapshots::Places;
@@ -52,6 +53,19 @@ impl Host for Core {
         let ticket = self.new_ticket();
         self.desk.requests.push_back((ticket, request));
         Ok(Some(ticket))
+    }
+
+    fn jobs(&self) -> &Jobs {
+        &self.jobs
+    }
+
+    fn begin_job(&mut self, id: &str, kind: Kind, request: Result<Request, String>) {
+        let begun = request.and_then(|request| self.request_snapshot(request));
+        self.jobs.begin(id, kind, begun, &mut self.notices);
+    }
+
+    fn apply_to_job(&mut self, id: &str, verb: Verb) -> Result<(), String> {
+        self.jobs.apply(id, verb, &mut self.notices)
     }
 
     fn chardevs(&self) -> Vec<(String, String)> {
