@@ -17,6 +17,7 @@ mod killed;
 #[path = "../program/lab.rs"]
 mod lab;
 mod load;
+mod logging;
 mod monitor;
 #[path = "../program/monitor_client.rs"]
 mod monitor_client;

@@ -3,6 +3,7 @@
 use super::inquiry::{Begin, Inquired};
 use crate::cli::chardev::Chardev;
 use crate::cli::gdb::GdbDevice;
+use crate::logging::Change;
 use crate::qmp::jobs::{Jobs, Kind, Verb};
 use crate::snapshots::desk::Request;
 use replay::machine::Machine;
@@ -94,6 +95,8 @@ pub trait Host {
     fn set_break_time(&mut self, vtime: Vtime) -> Result<Option<Ticket>, String>;
     /// In a replay: forgets such a place, or all.
     fn delete_break(&mut self, icount: Option<u64>) -> Result<Option<Ticket>, String>;
+    /// Changes what all processes log.
+    fn change_log(&mut self, change: Change) -> Result<Option<Ticket>, String>;
     /// Ends the run.
     fn quit(&mut self);
     /// Starts the back-end of a device again.

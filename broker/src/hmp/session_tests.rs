@@ -5,6 +5,7 @@ use super::super::inquiry::{Begin, Inquired, Inquiries};
 use super::*;
 use crate::cli::chardev::Chardev;
 use crate::cli::gdb::GdbDevice;
+use crate::logging::Change;
 use crate::qmp::jobs::{Jobs, Kind, Verb};
 use crate::sequence::notices::Notices;
 use crate::snapshots::desk::Request;
@@ -159,6 +160,10 @@ impl Host for Fake {
     fn delete_break(&mut self, _icount: Option<u64>) -> Result<Option<Ticket>, String> {
         Ok(None)
     }
+    fn change_log(&mut self, change: Change) -> Result<Option<Ticket>, String> {
+        self.swaps.push(format!("{change:?}"));
+        Ok(None)
+    }
     fn quit(&mut self) {
         self.quit = true;
     }
@@ -273,6 +278,29 @@ fn another_back_end_is_asked_for_and_awaited() {
     assert_eq!(session.take_output(), b"");
     session.ticket_done(7, &mut host);
     assert_eq!(session.take_output(), b"Error: it could not start\r\n(reprise) (reprise) ");
+}
+
+#[test]
+fn what_is_logged_can_be_changed() {
+    let mut host = Fake::new(Mode::Plain);
+    assert!(ask(&mut host, "log help").starts_with("Log items (comma separated):\nnone "));
+    assert!(
+        ask(&mut host, "help log")
+            .starts_with("log item1[,...] -- activate logging of the specified items\n")
+    );
+    for (line, answer) in [
+        ("log", "log: string expected\nTry \"help log\" for more information\n"),
+        ("log in_asm", "Error: unknown log item 'in_asm'; log help lists them\n"),
+        ("log info,in_asm", "Error: unknown log item 'in_asm'; log help lists them\n"),
+        ("log info,vcpu=trace", ""),
+        ("log none", ""),
+        ("logfile \"a b\"", ""),
+        ("logfile", ""),
+    ] {
+        assert_eq!(ask(&mut host, line), answer, "{line}");
+    }
+    let found = ["Filter(Some(\"info,vcpu=trace\"))", "Filter(None)", "File(Some(\"a b\"))", "File(None)"];
+    assert_eq!(host.swaps, found);
 }
 
 #[test]

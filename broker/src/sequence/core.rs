@@ -12,6 +12,7 @@ use crate::debugger::Debugger;
 use crate::hmp::host::{RunStatus, Ticket};
 use crate::hmp::inquiry::Inquiries;
 use crate::journal::{JOURNAL_SEQUENCE, Journal, JournalError};
+use crate::logging::Change;
 use crate::qmp::jobs::Jobs;
 use crate::snapshots::Desk;
 use crate::snapshots::desk::News;
@@ -21,7 +22,7 @@ use replay::machine::Machine;
 use replay::message::{Control, Inbound, Offer, Outbound, PauseReason};
 use replay::setup::Mode;
 use replay::time::Icount;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 /// What monitors tell of a run and what does not change.
@@ -92,6 +93,8 @@ pub struct Core {
     pub(crate) runs_on: Option<Ticket>,
     /// What those are told who do not ask.
     notices: Notices,
+    /// What monitors want to be logged and nobody has begun with.
+    log_changes: VecDeque<(Ticket, Change)>,
     /// Background jobs of QMP.
     jobs: Jobs,
     /// Instructions so far: of the last status or the last event.
@@ -131,6 +134,7 @@ impl Core {
             seeking: None,
             runs_on: None,
             notices: Notices::default(),
+            log_changes: VecDeque::new(),
             jobs: Jobs::default(),
             icount: 0,
             flushed: Instant::now(),

@@ -6,6 +6,7 @@ use crate::cli::gdb::GdbDevice;
 use crate::debugger;
 use crate::hmp::host::{Host, ReplayStatus, RunStatus, Ticket};
 use crate::hmp::inquiry::{Begin, Inquired};
+use crate::logging::Change;
 use crate::qmp::jobs::{Jobs, Kind, Verb};
 use crate::sequence::notices::What;
 use crate::sequence::swap;
@@ -175,6 +176,12 @@ impl Host for Core {
 
     fn delete_break(&mut self, icount: Option<u64>) -> Result<Option<Ticket>, String> {
         self.control(Control::DeleteBreak { icount: icount.map(Icount) })
+    }
+
+    fn change_log(&mut self, change: Change) -> Result<Option<Ticket>, String> {
+        let ticket = self.new_ticket();
+        self.log_changes.push_back((ticket, change));
+        Ok(Some(ticket))
     }
 
     fn quit(&mut self) {

@@ -3,6 +3,7 @@
 use super::Core;
 use crate::hmp::host::{Host as _, RunStatus, Ticket};
 use crate::hmp::inquiry::{Begin, Inquired};
+use crate::logging::Change;
 use crate::sequence::ending::End;
 use crate::sequence::notices::{self, Notice, What};
 use replay::message::{Control, Inbound};
@@ -26,6 +27,11 @@ impl Core {
     /// The run has ended.
     pub fn note_end(&mut self, end: &End) {
         self.notices.add(notices::end(end));
+    }
+
+    /// The next change of what is logged, to begin with.
+    pub fn next_log_change(&mut self) -> Option<(Ticket, Change)> {
+        self.log_changes.pop_front()
     }
 
     /// A request is done: it may have been a job's.
