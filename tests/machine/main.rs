@@ -11,6 +11,7 @@ mod bad_input;
 mod damage;
 mod debugger;
 mod endings;
+mod field;
 mod guests;
 mod input;
 mod killed;
