@@ -67,7 +67,7 @@ fn field_a4_no_save_is_refused() {
     let mut child = lab.start(&format!("{line} -monitor unix:m,server=on,wait=off"));
     let mut monitor = Monitor::connect(&lab.path("m"));
     let mut dice = Dice::new(41);
-    for save in 0..200 {
+    for save in 0..100 {
         // A loop of the guest is at another place each time.
         let start = monitor.icount() + dice.below(300_000);
         while monitor.icount() < start {}
@@ -75,7 +75,7 @@ fn field_a4_no_save_is_refused() {
         assert_eq!(monitor.ask(&format!("savevm s{save}")), "");
     }
     let table = monitor.ask("info snapshots");
-    assert_eq!(table.lines().count(), 2 + 200, "{table}");
+    assert_eq!(table.lines().count(), 2 + 100, "{table}");
     monitor.send("quit");
     child.end(PATIENCE).well();
     lab.run("verify rec").well();
@@ -133,13 +133,13 @@ fn jumps(lab: &Lab) -> Vec<(u64, u64)> {
     lines.map(|line| (number(line, "from"), number(line, "target"))).collect()
 }
 
-/// A replay of `counter`, some hundred millions of instructions long, at its end; how long it is.
+/// A replay of `counter`, more than a hundred million instructions long, at its end; how long it is.
 fn at_the_end_of_a_long_replay() -> (Lab, Child, Stub, u64) {
     let lab = Lab::new();
     lab.write("k", guests::counter());
     let child = lab.start("record -o rec -kernel k -m 16 -serial null -monitor unix:m,server=on,wait=off");
     let mut monitor = Monitor::connect(&lab.path("m"));
-    while monitor.icount() < 400_000_000 {
+    while monitor.icount() < 150_000_000 {
         thread::sleep(std::time::Duration::from_millis(20));
     }
     monitor.send("quit");

@@ -15,7 +15,7 @@ fn count(lab: &Lab, file: &str, text: &str) -> usize {
 fn until(condition: impl Fn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {
-        assert!(Instant::now() < deadline, "it is not logged");
+        assert!(Instant::now() < deadline, "it does not come to that");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -87,14 +87,22 @@ fn device_processes_log_what_they_are_told_to() {
     assert_eq!(count(&lab, "one", KICK), before);
 }
 
+/// All threads of a process are stopped: a signal needs its time.
+fn stands_still(pid: i32) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|entry| entry.unwrap().path());
+    let stat = |task: std::path::PathBuf| std::fs::read_to_string(task.join("stat")).unwrap();
+    tasks.map(stat).all(|text| text.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')))
+}
+
 #[test]
 fn a_process_that_is_stopped_holds_up_nobody() {
     let (lab, mut child, mut monitor) = ticker("-kernel k -m 16");
     more_lines(&mut child, 2);
     let device = child.member("device chardev --chardev=stdio");
     device.signal(nix::sys::signal::Signal::SIGSTOP);
+    until(|| stands_still(device.pid));
     let answer = monitor.ask("log devices=trace");
-    assert!(answer.contains("device process chardev \"serial0\" has not heard of it yet"), "{answer}");
+    assert!(answer.contains("device process chardev \"serial0\" has not heard of it yet"), "{answer:?}");
     device.signal(nix::sys::signal::Signal::SIGCONT);
     assert_eq!(monitor.ask("logfile one"), "");
     until(|| count(&lab, "one", "device=serial0") > 0);
