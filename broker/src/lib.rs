@@ -105,14 +105,20 @@ fn dispatch(command: Command, arguments: &[String], programs: &Programs) -> Resu
             ExitCode::SUCCESS
         }
         Subcommand::Device(words) => {
-            logging::init(&logging::LogSettings::default());
+            log_as_child();
             (programs.device)(words)
         }
         Subcommand::Vcpu { setup_fd } => {
-            logging::init(&logging::LogSettings::default());
+            log_as_child();
             (programs.vcpu)(setup_fd)
         }
     })
+}
+
+/// Logs as the environment says, and as the broker says later.
+fn log_as_child() {
+    logging::init(&logging::LogSettings::default());
+    logging::link::listen();
 }
 
 fn form(json: bool) -> inspect::Form {

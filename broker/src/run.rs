@@ -25,6 +25,7 @@ use crate::pidfile::PidFile;
 use crate::sequence::Sequence;
 use crate::sequence::core::{Core, Facts};
 use crate::sequence::ending::End;
+use crate::sequence::relog::Relog;
 use crate::sequence::swap::Swapper;
 use crate::snapshots::disks::{Disks, tops_of_start};
 use crate::snapshots::places::{Places, Setup};
@@ -427,9 +428,19 @@ fn run(
         let keeper = Keeper::new(setup, disks, Arc::clone(&doorbell), runs_after_save);
         let swapper = Swapper::new(plan, control, pids, foreign);
         let on_device_exit = options.on_device_exit;
-        let signals = &signals;
-        let mut sequence =
-            Sequence { core, doorbell, calls, monitors, children, swapper, keeper, on_device_exit, signals };
+        let (signals, relog) = (&signals, Relog::default());
+        let mut sequence = Sequence {
+            core,
+            doorbell,
+            calls,
+            monitors,
+            children,
+            swapper,
+            keeper,
+            relog,
+            on_device_exit,
+            signals,
+        };
         Ok(sequence.run(progress))
     });
     let result = result.and_then(|end| end);

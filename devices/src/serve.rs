@@ -84,6 +84,7 @@ pub trait Backend: Send + 'static {
 }
 
 struct Adapter<B: Backend> {
+    name: String,
     backend: Mutex<B>,
     queues: usize,
     queue_size_max: usize,
@@ -96,8 +97,9 @@ struct Adapter<B: Backend> {
 }
 
 impl<B: Backend> Adapter<B> {
-    fn new(backend: B, memory: Memory, stop: Stop) -> Adapter<B> {
+    fn new(name: &str, backend: B, memory: Memory, stop: Stop) -> Adapter<B> {
         Adapter {
+            name: name.to_owned(),
             queues: backend.queues(),
             queue_size_max: backend.queue_size_max(),
             features: backend.features(),
@@ -187,7 +189,10 @@ impl<B: Backend> VhostUserBackend for Adapter<B> {
             return Ok(());
         }
         let result = match event {
-            queue if usize::from(queue) < self.queues => backend.kicked(usize::from(queue), queues),
+            queue if usize::from(queue) < self.queues => {
+                tracing::trace!(device = %self.name, queue, "buffers may be available");
+                backend.kicked(usize::from(queue), queues)
+            }
             _ => backend.woken(queues),
         };
         if let Err(message) = result {
@@ -201,7 +206,7 @@ impl<B: Backend> VhostUserBackend for Adapter<B> {
 /// Serves the first front-end that connects to `listener`, until it hangs up or `stop` is requested.
 pub fn serve<B: Backend>(listener: UnixListener, backend: B, name: &str, stop: &Stop) -> Result<(), String> {
     let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
-    let adapter = Arc::new(Adapter::new(backend, memory.clone(), stop.clone()));
+    let adapter = Arc::new(Adapter::new(name, backend, memory.clone(), stop.clone()));
     let failed = |error: &dyn std::fmt::Display| format!("{name}: {error}");
     let mut daemon =
         VhostUserDaemon::new(name.to_string(), adapter.clone(), memory).map_err(|error| failed(&error))?;
@@ -213,6 +218,7 @@ pub fn serve<B: Backend>(listener: UnixListener, backend: B, name: &str, stop: &
     }
     daemon.start(&mut Listener::from(listener)).map_err(|error| failed(&error))?;
     stop.serving(daemon.shutdown_handle());
+    tracing::info!(device = %name, "a front-end is connected");
     let ended = daemon.wait();
     if let Some(fd) = poll_fd {
         // From here on only `finish` runs the back-end.

@@ -11,6 +11,7 @@ mod chardevs;
 mod debian;
 mod debugging;
 mod disks;
+mod field;
 #[path = "../program/http.rs"]
 mod http;
 mod images;

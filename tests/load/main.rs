@@ -1,9 +1,11 @@
-//! Looks for indeterminism on demand: records a guest that uses disk, network, entropy, console, keys and mouse, and
-//! replays and verifies it, again and again, while the host is busy and processes stand still at random moments.
+//! Looks for indeterminism on demand, again and again, while the host is busy and processes stand still at random moments.
+//!
+//! Two kinds of rounds take turns. `replay`: records a guest that uses disk, network, entropy, console, keys and mouse, replays and
+//! verifies it. `travel`: snapshots while recording, then a replay that is sent everywhere (`travel.rs`).
 //!
 //! `cargo bench -p tests --bench load` after `cargo build --release -p broker` and `tests/guests/fetch.sh`.
-//! LOAD_ROUNDS says how often (default 10), LOAD_SEED where the sequence of disturbances begins. A round that fails is
-//! a bug: its recording is kept and named, and the program ends with status 1.
+//! LOAD_ROUNDS says how often (default 10), LOAD_KIND that there is only one kind, LOAD_SEED where the sequence of disturbances
+//! begins. A round that fails is a bug: its directory is kept and named, and the program ends with status 1.
 
 #![allow(clippy::unwrap_used, reason = "a program for developers that cannot go on says where")]
 #![allow(dead_code, reason = "the harness is shared with other test programs, which use more of it")]
@@ -12,8 +14,13 @@
 mod http;
 #[path = "../program/lab.rs"]
 mod lab;
+#[path = "../program/monitor_client.rs"]
+mod monitor_client;
 #[path = "../program/process.rs"]
 mod process;
+#[path = "../machine/stub.rs"]
+mod stub;
+mod travel;
 
 use lab::Lab;
 use nix::sys::signal::Signal;
@@ -47,18 +54,26 @@ impl Random {
     }
 }
 
+/// Stops a process of the tree for a moment; false: there is none.
+fn stop_one(child: &Child, random: &mut Random) -> bool {
+    let tree = child.tree();
+    if tree.is_empty() {
+        return false;
+    }
+    let victim = &tree[random.below(tree.len() as u64) as usize];
+    victim.signal(Signal::SIGSTOP);
+    random.pause(80);
+    victim.signal(Signal::SIGCONT);
+    true
+}
+
 /// Stops and continues processes of the tree at random until it has ended; `input` is called now and then.
 fn disturb(child: &mut Child, random: &mut Random, mut input: impl FnMut(&mut Child, &mut Random)) {
     let end = Instant::now() + PATIENCE;
     while child.is_alive() && Instant::now() < end {
-        let tree = child.tree();
-        if tree.is_empty() {
+        if !stop_one(child, random) {
             return;
         }
-        let victim = &tree[random.below(tree.len() as u64) as usize];
-        victim.signal(Signal::SIGSTOP);
-        random.pause(80);
-        victim.signal(Signal::SIGCONT);
         if random.below(8) == 0 {
             input(child, random);
         }
@@ -107,28 +122,34 @@ fn record(lab: &Lab, guests: &Path, random: &mut Random) -> Done {
     recorded
 }
 
-/// Records once, replays and verifies, all disturbed.
-fn round(lab: &Lab, guests: &Path, seed: u64) {
-    let mut random = Random(seed | 1);
-    let started = Instant::now();
-    let recorded = record(lab, guests, &mut random);
-    let recording_s = started.elapsed().as_secs_f32();
+/// Records once, replays and verifies, all disturbed; what it did, in a few words.
+fn replay_round(lab: &Lab, guests: &Path, random: &mut Random) -> String {
+    let recorded = record(lab, guests, random);
     let mut replay = lab.start("replay rec");
     let mut verify = lab.start("verify rec --json");
     thread::scope(|scope| {
         let mut other = Random(random.below(u64::MAX) | 1);
         let verify = &mut verify;
         scope.spawn(move || disturb(verify, &mut other, |_, _| {}));
-        disturb(&mut replay, &mut random, |_, _| {});
+        disturb(&mut replay, random, |_, _| {});
     });
     replay.end(PATIENCE).well().same_output(&recorded);
     let report = verify.end(PATIENCE).well().json();
     assert_eq!(report["ok"], true, "{report}");
-    let replay_s = started.elapsed().as_secs_f32() - recording_s;
-    println!(
-        "seed {seed}: recorded in {recording_s:.1} s, replayed and verified in {replay_s:.1} s, {} digests",
-        report["digests"]
-    );
+    format!("{} digests", report["digests"])
+}
+
+/// A kind of round, and its name.
+type Kind = (&'static str, fn(&Lab, &Path, &mut Random) -> String);
+const KINDS: [Kind; 2] = [("replay", replay_round), ("travel", travel::round)];
+
+/// The kinds that are wanted.
+fn kinds() -> Vec<Kind> {
+    let wanted = std::env::var("LOAD_KIND").ok();
+    let kinds = KINDS.into_iter().filter(|(name, _)| wanted.as_ref().is_none_or(|wanted| wanted == name));
+    let kinds: Vec<Kind> = kinds.collect();
+    assert!(!kinds.is_empty(), "LOAD_KIND is {}", KINDS.map(|(name, _)| name).join(" or "));
+    kinds
 }
 
 fn guests() -> PathBuf {
@@ -143,7 +164,7 @@ fn number(name: &str, default: u64) -> u64 {
 }
 
 fn main() -> ExitCode {
-    let (guests, rounds) = (guests(), number("LOAD_ROUNDS", 10));
+    let (guests, rounds, kinds) = (guests(), number("LOAD_ROUNDS", 10), kinds());
     let first = number("LOAD_SEED", u64::from(std::process::id()) << 16);
     let over = AtomicBool::new(false);
     let mut failed = 0;
@@ -156,13 +177,19 @@ fn main() -> ExitCode {
             });
         }
         for seed in first..first + rounds {
-            let lab = Lab::new();
-            // The panic has told what is wrong.
-            if catch_unwind(AssertUnwindSafe(|| round(&lab, &guests, seed))).is_err() {
-                failed += 1;
-                println!("seed {seed}: FAILED; kept: {}", lab.path("").display());
-                // Its directory stays.
-                std::mem::forget(lab);
+            let (lab, started) = (Lab::new(), Instant::now());
+            let (name, round) = kinds[((seed - first) % kinds.len() as u64) as usize];
+            let done = catch_unwind(AssertUnwindSafe(|| round(&lab, &guests, &mut Random(seed | 1))));
+            let seconds = started.elapsed().as_secs();
+            match done {
+                Ok(did) => println!("seed {seed}: {name}: good in {seconds} s, {did}"),
+                Err(_) => {
+                    // The panic has told what is wrong.
+                    failed += 1;
+                    println!("seed {seed}: {name}: FAILED; kept: {}", lab.path("").display());
+                    // Its directory stays.
+                    std::mem::forget(lab);
+                }
             }
         }
         over.store(true, Relaxed);

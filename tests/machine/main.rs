@@ -11,12 +11,14 @@ mod bad_input;
 mod damage;
 mod debugger;
 mod endings;
+mod field;
 mod guests;
 mod input;
 mod killed;
 #[path = "../program/lab.rs"]
 mod lab;
 mod load;
+mod logging;
 mod monitor;
 #[path = "../program/monitor_client.rs"]
 mod monitor_client;

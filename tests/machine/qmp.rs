@@ -80,6 +80,114 @@ fn a_replay_is_driven() {
     child.end(PATIENCE).well().same_output(&recorded);
 }
 
+/// What became of a job: its error, if it has one. It is dismissed.
+fn conclude(qmp: &mut Qmp, id: &str) -> Option<String> {
+    let mut way = vec![];
+    while way.last().is_none_or(|status| status != "concluded") {
+        let event = qmp.event("JOB_STATUS_CHANGE");
+        assert_eq!(event["data"]["id"], id);
+        way.push(event["data"]["status"].as_str().unwrap().to_owned());
+    }
+    let jobs = qmp.ask("query-jobs", json!({}));
+    assert_eq!(jobs.as_array().unwrap().len(), 1, "{jobs}");
+    assert_eq!((&jobs[0]["status"], &jobs[0]["current-progress"]), (&json!("concluded"), &json!(1)));
+    let error = jobs[0]["error"].as_str().map(str::to_owned);
+    let ends: &[&str] = if error.is_some() { &["aborting"] } else { &["waiting", "pending"] };
+    assert_eq!(way, [&["created", "running"][..], ends, &["concluded"]].concat());
+    qmp.ask("job-dismiss", json!({"id": id}));
+    assert_eq!(qmp.event("JOB_STATUS_CHANGE")["data"], json!({"id": id, "status": "null"}));
+    assert_eq!(qmp.ask("query-jobs", json!({})), json!([]));
+    error
+}
+
+fn job(qmp: &mut Qmp, name: &str, mut arguments: serde_json::Value) -> Option<String> {
+    arguments["job-id"] = json!("j");
+    assert_eq!(qmp.ask(name, arguments), json!({}));
+    conclude(qmp, "j")
+}
+
+fn icount(qmp: &mut Qmp) -> u64 {
+    qmp.ask("query-replay", json!({}))["icount"].as_u64().unwrap()
+}
+
+#[test]
+fn snapshots_are_jobs() {
+    let lab = Lab::new();
+    lab.write("k", guests::ticker());
+    lab.write("disk", vec![0; 1 << 20]);
+    let disk = "-drive file=disk,if=none,id=d,format=raw -device virtio-blk-pci,drive=d";
+    let line = "-kernel k -m 16 -serial stdio -icount shift=3,rr=record,rrfile=rec -snapdir snaps";
+    let (mut child, mut qmp) = start(&lab, &format!("{line} {disk}"));
+    child.until("10 lines", PATIENCE, |out| lines(out) >= 10);
+    let all = |tag: &str| json!({"tag": tag, "vmstate": "d", "devices": ["d"]});
+    assert_eq!(job(&mut qmp, "snapshot-save", all("a")), None);
+    let exists = "Snapshot 'a' already exists in one or more devices";
+    assert_eq!(job(&mut qmp, "snapshot-save", all("a")).as_deref(), Some(exists));
+    let other = json!({"tag": "b", "vmstate": "x", "devices": ["x"]});
+    assert_eq!(job(&mut qmp, "snapshot-save", other).as_deref(), Some("No block device node 'x'"));
+    let absent = "Snapshot 'nosuch' does not exist in one or more devices";
+    assert_eq!(job(&mut qmp, "snapshot-load", all("nosuch")).as_deref(), Some(absent));
+    // One that stood still stands still.
+    qmp.ask("stop", json!({}));
+    let far = icount(&mut qmp);
+    assert_eq!(job(&mut qmp, "snapshot-load", all("a")), None);
+    let at = icount(&mut qmp);
+    assert!(at < far, "{at} {far}");
+    assert_eq!(qmp.ask("query-status", json!({}))["status"], "paused");
+    qmp.ask("cont", json!({}));
+    let seen = lines(&child.out());
+    child.until("10 more lines", PATIENCE, |out| lines(out) >= seen + 10);
+    // One that ran runs on.
+    assert_eq!(job(&mut qmp, "snapshot-load", all("a")), None);
+    assert_eq!(qmp.ask("query-status", json!({}))["running"], true);
+    let seen = lines(&child.out());
+    child.until("10 lines again", PATIENCE, |out| lines(out) >= seen + 10);
+    assert_eq!(job(&mut qmp, "snapshot-save", all("b")), None);
+    for _ in 0..2 {
+        assert_eq!(job(&mut qmp, "snapshot-delete", json!({"tag": "b", "devices": ["d"]})), None);
+    }
+    assert_eq!(job(&mut qmp, "snapshot-save", all("b")), None);
+    qmp.ask("quit", json!({}));
+    child.end(PATIENCE).well();
+    lab.run("verify rec").well();
+
+    let (child, mut qmp) = start(&lab, "replay rec -S -serial null");
+    assert_eq!(job(&mut qmp, "snapshot-load", all("a")), None);
+    assert_eq!(icount(&mut qmp), at);
+    assert_eq!(job(&mut qmp, "snapshot-save", all("c")), None);
+    qmp.ask("human-monitor-command", json!({"command-line": "replay_seek 10"}));
+    assert_eq!(job(&mut qmp, "snapshot-load", all("c")), None);
+    assert_eq!(icount(&mut qmp), at);
+    qmp.ask("quit", json!({}));
+    child.end(PATIENCE).well();
+}
+
+#[test]
+fn a_machine_without_disks_has_snapshots_too() {
+    let lab = Lab::new();
+    lab.write("k", guests::ticker());
+    let (child, mut qmp) = start(&lab, "-kernel k -m 16 -serial null -snapdir snaps -S");
+    let none = |tag: &str| json!({"tag": tag, "vmstate": "", "devices": []});
+    assert_eq!(job(&mut qmp, "snapshot-save", none("a")), None);
+    assert_eq!(job(&mut qmp, "snapshot-load", none("a")), None);
+    // All at once: they are done one after the other, and none is lost.
+    for number in 0..20 {
+        let mut arguments = none(&format!("s{number}"));
+        arguments["job-id"] = json!(format!("j{number}"));
+        qmp.ask("snapshot-save", arguments);
+    }
+    let mut concluded = 0;
+    while concluded < 20 {
+        let event = qmp.event("JOB_STATUS_CHANGE");
+        concluded += u32::from(event["data"]["status"] == "concluded");
+        assert_ne!(event["data"]["status"], "aborting", "{event}");
+    }
+    let table = qmp.ask("human-monitor-command", json!({"command-line": "info snapshots"}));
+    assert_eq!(table.as_str().unwrap().lines().count(), 2 + 21, "{table}");
+    qmp.ask("quit", json!({}));
+    child.end(PATIENCE).well();
+}
+
 #[test]
 fn a_guest_that_resets_itself_is_told_of() {
     let lab = Lab::new();

@@ -4,6 +4,7 @@ use crate::lab;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 /// A client that does not acknowledge.
 pub struct Stub {
@@ -23,6 +24,11 @@ impl Stub {
         let mut stub = Stub::connect(path);
         assert_eq!(stub.ask("?"), "T05thread:01;");
         stub
+    }
+
+    /// How long an answer may take.
+    pub fn set_patience(&self, patience: Duration) {
+        self.stream.set_read_timeout(Some(patience)).unwrap();
     }
 
     pub fn raw(&mut self, bytes: &[u8]) {

@@ -4,6 +4,7 @@ use crate::lab;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 const PROMPT: &str = "(reprise) ";
 
@@ -20,6 +21,11 @@ impl Monitor {
         let greeting = monitor.answer();
         assert!(greeting.contains("monitor"), "{greeting}");
         monitor
+    }
+
+    /// How long an answer may take.
+    pub fn set_patience(&self, patience: Duration) {
+        self.stream.set_read_timeout(Some(patience)).unwrap();
     }
 
     pub fn send(&mut self, line: &str) {

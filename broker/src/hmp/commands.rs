@@ -106,6 +106,9 @@ pub(super) fn help(context: &mut Context<'_>, args: &Args) {
     if lines.is_empty() {
         lines = format!("unknown command: '{prefix}{name}'\n");
     }
+    if name == "log" {
+        lines.push_str(&super::logging::items());
+    }
     context.out.push_str(&lines);
 }
 

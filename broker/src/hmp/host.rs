@@ -3,6 +3,8 @@
 use super::inquiry::{Begin, Inquired};
 use crate::cli::chardev::Chardev;
 use crate::cli::gdb::GdbDevice;
+use crate::logging::Change;
+use crate::qmp::jobs::{Jobs, Kind, Verb};
 use crate::snapshots::desk::Request;
 use replay::machine::Machine;
 use replay::message::Offer;
@@ -61,6 +63,12 @@ pub trait Host {
     fn snapshots(&self) -> (Vec<Info>, Vec<String>);
     /// Saves, loads or deletes a snapshot.
     fn request_snapshot(&mut self, request: Request) -> Result<Option<Ticket>, String>;
+    /// Background jobs.
+    fn jobs(&self) -> &Jobs;
+    /// Begins a job whose name was checked; `request` may say why it must fail.
+    fn begin_job(&mut self, id: &str, kind: Kind, request: Result<Request, String>);
+    /// Does something to a job.
+    fn apply_to_job(&mut self, id: &str, verb: Verb) -> Result<(), String>;
     /// All streams: id and file name.
     fn chardevs(&self) -> Vec<(String, String)>;
     /// The machine, once there is one.
@@ -87,6 +95,8 @@ pub trait Host {
     fn set_break_time(&mut self, vtime: Vtime) -> Result<Option<Ticket>, String>;
     /// In a replay: forgets such a place, or all.
     fn delete_break(&mut self, icount: Option<u64>) -> Result<Option<Ticket>, String>;
+    /// Changes what all processes log.
+    fn change_log(&mut self, change: Change) -> Result<Option<Ticket>, String>;
     /// Ends the run.
     fn quit(&mut self);
     /// Starts the back-end of a device again.

@@ -15,6 +15,7 @@ mod info;
 pub mod inquiry;
 pub mod keys;
 pub mod line;
+mod logging;
 mod memory;
 mod place;
 mod registers;

@@ -3,7 +3,7 @@
 use super::args::{Args, Argument, Kind, may, needs};
 use super::commands::{self as run, Context};
 use super::inquiry::{Asker, Task};
-use super::{hardware, info, memory, snapshots};
+use super::{hardware, info, logging, memory, snapshots};
 
 /// Carries a command out.
 type Handler = fn(&mut Context<'_>, &Args);
@@ -71,6 +71,8 @@ pub const COMMANDS: &[Row] = &[
     asks(&["i"], &[needs("fmt", Format), needs("addr", Integer)], "/fmt addr", "I/O port read", memory::port_read),
     row(&["info"], &[may("item", Rest)], "[subcommand]", "show various information about the system state", run::info),
     row(&["loadvm"], &[needs("name", Rest)], "tag", "restore a VM snapshot from its tag", snapshots::loadvm),
+    row(&["log"], &[needs("items", Text)], "item1[,...]", "activate logging of the specified items", logging::log),
+    row(&["logfile"], &[may("filename", Text)], "[filename]", "output logs to 'filename', without one to stderr", logging::logfile),
     asks(&["memsave"], &[needs("val", Integer), needs("size", Integer), needs("filename", Text)], "addr size file",
         "save to disk virtual memory dump starting at 'addr' of size 'size'", memory::memsave),
     row(&["mouse_button"], &[needs("button_state", Integer)], "state",

@@ -1,5 +1,7 @@
 //! The children: who they are, how they ended, and which of several deaths was the first cause.
 
+use crate::logging::LogSettings;
+use crate::logging::link::Link;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::os::unix::process::ExitStatusExt;
@@ -24,6 +26,8 @@ pub struct Member {
     pub name: String,
     child: Child,
     status: Option<ExitStatus>,
+    /// Where it hears what to log.
+    log: Option<Link>,
 }
 
 /// All children; those that are left are killed on drop.
@@ -85,10 +89,33 @@ impl Member {
 impl Children {
     /// Takes a child in; returns its process id.
     pub fn add(&mut self, role: Role, name: String, child: Child) -> i32 {
-        let member = Member { role, name, child, status: None };
+        let member = Member { role, name, child, status: None, log: None };
         let pid = member.pid();
         self.members.push(member);
         pid
+    }
+
+    /// A child hears by `link` what to log.
+    pub fn add_link(&mut self, pid: i32, link: Link) {
+        if let Some(member) = self.members.iter_mut().find(|member| member.pid() == pid) {
+            member.log = Some(link);
+        }
+    }
+
+    /// Tells all what to log.
+    pub fn tell_log(&mut self, settings: &LogSettings) {
+        self.members.iter_mut().filter_map(|member| member.log.as_mut()).for_each(|link| link.tell(settings));
+    }
+
+    /// Names of those that live and have not heard what to log.
+    pub fn deaf(&mut self) -> Vec<String> {
+        let mut names = vec![];
+        for member in self.members.iter_mut().filter(|member| member.status.is_none()) {
+            if member.log.as_mut().is_some_and(|link| !link.has_heard()) {
+                names.push(member.name.clone());
+            }
+        }
+        names
     }
 
     /// Leaves a child that has ended out of account from here on.

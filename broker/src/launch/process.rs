@@ -5,6 +5,7 @@ use super::signals::Signals;
 use super::spawn::Spawn;
 use super::{HostError, LaunchError, host};
 use crate::logging::LogSettings;
+use crate::logging::link::Link;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
@@ -81,9 +82,11 @@ impl Request<'_> {
             arguments.push(format!("--monitor-fd={}", theirs.as_raw_fd()));
             keep.push(theirs.as_fd());
         }
+        let (link, link_child) = Link::pair()?;
+        keep.push(link_child.as_fd());
         let spawn = Spawn {
             arguments,
-            environment: log.environment(),
+            environment: log.environment_with(&link_child),
             keep,
             keep_inherited: self.inherited,
             stdio: self.stdio,
@@ -92,6 +95,7 @@ impl Request<'_> {
         let name = name(self.kind, self.label);
         let child = host(&format!("start {name}"), spawn.start())?;
         let pid = children.add(Role::Device, name.clone(), child);
+        children.add_link(pid, link);
         Ok(Starting {
             name,
             pid,

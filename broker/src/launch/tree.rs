@@ -12,6 +12,7 @@ use super::signals::Signals;
 use super::spawn::Spawn;
 use super::{HostError, LaunchError, host};
 use crate::cli::chardev::{Address, Backend};
+use crate::logging::link::Link;
 use crate::streams::Stream;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -230,16 +231,19 @@ impl Tree {
         keep.extend(calls.iter().map(|call| call.fd.as_fd()));
         keep.extend(plan.captures.iter().map(|(_, file)| file.as_fd()));
         let arguments = vec!["vcpu".to_owned(), format!("--setup-fd={}", setup_file.as_raw_fd())];
+        let (link, link_child) = Link::pair()?;
+        keep.push(link_child.as_fd());
         let spawn = Spawn {
             arguments,
-            environment: plan.log.environment(),
+            environment: plan.log.environment_with(&link_child),
             keep,
             keep_inherited: vec![],
             stdio: false,
             death_signal: Signal::SIGKILL,
         };
         let child = host("start the vcpu process", spawn.start())?;
-        self.children.add(Role::Vcpu, "vcpu process".to_owned(), child);
+        let pid = self.children.add(Role::Vcpu, "vcpu process".to_owned(), child);
+        self.children.add_link(pid, link);
         self.calls = calls.into_iter().filter(|call| is_listened_to(plan, call.device, call.queue)).collect();
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! What QMP's commands do that change something.
 
+use super::jobs::Verb;
 use super::table::{Arguments, Outcome};
 use crate::hmp::commands::{Context, execute};
 use crate::hmp::host::{Host, Ticket};
@@ -71,6 +72,19 @@ pub(super) fn replay_seek(host: &mut dyn Host, arguments: &Arguments) -> Result 
         Mode::Replay => host.seek(icount(arguments)).map(|_| Outcome::nothing()),
         Mode::Plain | Mode::Record => Err("replay must be enabled to seek".to_owned()),
     }
+}
+
+fn to_job(host: &mut dyn Host, arguments: &Arguments, verb: Verb) -> Result {
+    let id = arguments.get("id").and_then(serde_json::Value::as_str).unwrap_or_default();
+    host.apply_to_job(id, verb).map(|()| Outcome::nothing())
+}
+
+pub(super) fn job_cancel(host: &mut dyn Host, arguments: &Arguments) -> Result {
+    to_job(host, arguments, Verb::Cancel)
+}
+
+pub(super) fn job_dismiss(host: &mut dyn Host, arguments: &Arguments) -> Result {
+    to_job(host, arguments, Verb::Dismiss)
 }
 
 pub(super) fn human(host: &mut dyn Host, arguments: &Arguments) -> Result {

@@ -4,6 +4,7 @@ use super::table::{Arguments, COMMANDS, Outcome};
 use crate::disk_images;
 use crate::hmp::host::{Host, RunStatus};
 use replay::device::{DeviceKind, Disk, Image};
+use replay::machine::Machine;
 use replay::setup::Mode;
 use serde_json::{Value, json};
 
@@ -84,18 +85,28 @@ pub(super) fn commands(_: &mut dyn Host, _: &Arguments) -> Result {
     done(COMMANDS.iter().map(|row| json!({"name": row.name})).collect())
 }
 
+pub(super) fn jobs(host: &mut dyn Host, _: &Arguments) -> Result {
+    done(host.jobs().describe())
+}
+
 pub(super) fn block(host: &mut dyn Host, _: &Arguments) -> Result {
     let Some(machine) = host.machine() else { return done(json!([])) };
+    let disks = disks(machine);
+    done(disks.into_iter().map(|(id, function, disk)| disk_value(id, function, disk)).collect())
+}
+
+/// All disks: name, function, the disk itself.
+pub(super) fn disks(machine: &Machine) -> Vec<(&str, &str, &Disk)> {
     let mut disks = vec![];
     for function in &machine.functions {
         for (index, _) in function.kind.back_ends() {
             let Some(device) = machine.devices.get(usize::from(index)) else { continue };
             if let DeviceKind::Block(disk) = &device.kind {
-                disks.push(disk_value(&device.id, &function.id, disk));
+                disks.push((device.id.as_str(), function.id.as_str(), disk));
             }
         }
     }
-    done(Value::Array(disks))
+    disks
 }
 
 fn disk_value(id: &str, function: &str, disk: &Disk) -> Value {

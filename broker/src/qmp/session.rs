@@ -99,14 +99,17 @@ impl Session {
         if !self.negotiated {
             return;
         }
-        let (name, data) = match notice.what {
+        let (name, data) = match &notice.what {
             What::Stop => ("STOP", None),
             What::Resume => ("RESUME", None),
             What::Powerdown => ("POWERDOWN", None),
             What::Shutdown { guest, reason } => ("SHUTDOWN", Some(json!({"guest": guest, "reason": reason}))),
             What::Reset { guest } => {
-                let reason = if guest { "guest-reset" } else { "host-qmp-system-reset" };
+                let reason = if *guest { "guest-reset" } else { "host-qmp-system-reset" };
                 ("RESET", Some(json!({"guest": guest, "reason": reason})))
+            }
+            What::Job { id, status } => {
+                ("JOB_STATUS_CHANGE", Some(json!({"id": id, "status": status.name()})))
             }
         };
         let seconds = notice.unix_us / 1_000_000;

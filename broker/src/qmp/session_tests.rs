@@ -3,6 +3,7 @@
 use super::*;
 use crate::hmp::host::RunStatus;
 use crate::hmp::session::tests::Fake;
+use crate::qmp::jobs::Status;
 use replay::message::Offer;
 use replay::setup::Mode;
 
@@ -200,6 +201,11 @@ fn events_and_pretty_answers() {
         (What::Reset { guest: true }, "RESET", json!({"guest": true, "reason": "guest-reset"})),
         (What::Reset { guest: false }, "RESET", json!({"guest": false, "reason": "host-qmp-system-reset"})),
         (
+            What::Job { id: "j".to_owned(), status: Status::Aborting },
+            "JOB_STATUS_CHANGE",
+            json!({"id": "j", "status": "aborting"}),
+        ),
+        (
             What::Shutdown { guest: false, reason: "host-qmp-quit" },
             "SHUTDOWN",
             json!({"guest": false, "reason": "host-qmp-quit"}),
@@ -212,4 +218,38 @@ fn events_and_pretty_answers() {
     let mut pretty = Session::new(true);
     pretty.greet();
     assert!(String::from_utf8(pretty.take_output()).unwrap().lines().count() > 5);
+}
+
+#[test]
+fn snapshots_are_jobs() {
+    let mut host = Fake::new(Mode::Plain);
+    host.slow = true;
+    let mut session = negotiated(&mut host);
+    let mut run = |name: &str, arguments: Value| {
+        let request = json!({"execute": name, "arguments": arguments});
+        ask(&mut session, &mut host, &request.to_string())
+    };
+    let job = |id: &str, tag: &str| json!({"job-id": id, "tag": tag, "vmstate": "", "devices": []});
+    assert_eq!(run("snapshot-save", job("a", "s")), json!({"return": {}}));
+    assert_eq!(run("snapshot-load", job("a", "s")), error("GenericError", "Job ID 'a' already in use"));
+    assert_eq!(run("snapshot-load", job("1", "s")), error("GenericError", "Invalid job ID '1'"));
+    assert!(run("snapshot-load", job("b", ""))["error"].is_object());
+    assert_eq!(run("snapshot-load", job("b", "nosuch")), json!({"return": {}}));
+    let wrong = json!({"job-id": "c", "tag": "s", "vmstate": "d", "devices": ["d"]});
+    assert_eq!(run("snapshot-save", wrong), json!({"return": {}}));
+    let wrong = json!({"job-id": "c", "tag": "s", "devices": ["d", 5]});
+    let why = "Invalid parameter type for 'devices[1]', expected: string";
+    assert_eq!(run("snapshot-delete", wrong), error("GenericError", why));
+    let missing = json!({"job-id": "c", "tag": "s", "devices": []});
+    assert_eq!(run("snapshot-save", missing), error("GenericError", "Parameter 'vmstate' is missing"));
+    let jobs = run("query-jobs", json!({}))["return"].take();
+    let status: Vec<_> = jobs.as_array().unwrap().iter().map(|job| (&job["status"], &job["error"])).collect();
+    let absent = json!("Snapshot 'nosuch' does not exist in one or more devices");
+    assert_eq!(status[0], (&json!("running"), &Value::Null));
+    assert_eq!(status[1], (&json!("concluded"), &absent));
+    assert_eq!(status[2], (&json!("concluded"), &json!("No block device node 'd'")));
+    let running = "Job 'a' in state 'running' cannot accept command verb 'cancel'";
+    assert_eq!(run("job-cancel", json!({"id": "a"})), error("GenericError", running));
+    assert_eq!(run("job-dismiss", json!({"id": "b"})), json!({"return": {}}));
+    assert_eq!(run("job-dismiss", json!({"id": "b"})), error("GenericError", "Job not found"));
 }

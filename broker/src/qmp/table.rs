@@ -1,6 +1,6 @@
 //! The table of QMP commands: one row each.
 
-use super::{commands, queries};
+use super::{commands, queries, snapshots};
 use crate::hmp::host::{Host, Ticket};
 use serde_json::{Map, Value, json};
 
@@ -36,6 +36,8 @@ pub enum Kind {
     Text,
     /// An array.
     List,
+    /// An array of strings.
+    Texts,
 }
 
 /// An argument.
@@ -76,11 +78,14 @@ pub const NEGOTIATE: &str = "qmp_capabilities";
 pub const COMMANDS: &[Row] = &[
     row("cont", &[], commands::cont),
     row("human-monitor-command", &[needs("command-line", Kind::Text), may("cpu-index", Kind::Integer)], commands::human),
+    row("job-cancel", &[needs("id", Kind::Text)], commands::job_cancel),
+    row("job-dismiss", &[needs("id", Kind::Text)], commands::job_dismiss),
     row(NEGOTIATE, &[may("enable", Kind::List)], commands::negotiate),
     row("query-block", &[], queries::block),
     row("query-chardev", &[], queries::chardev),
     row("query-commands", &[], queries::commands),
     row("query-cpus-fast", &[], queries::cpus),
+    row("query-jobs", &[], queries::jobs),
     row("query-name", &[], queries::name),
     row("query-replay", &[], queries::replay),
     row("query-status", &[], queries::status),
@@ -90,6 +95,11 @@ pub const COMMANDS: &[Row] = &[
     row("replay-break", &[needs("icount", Kind::Integer)], commands::replay_break),
     row("replay-delete-break", &[], commands::replay_delete_break),
     row("replay-seek", &[needs("icount", Kind::Integer)], commands::replay_seek),
+    row("snapshot-delete", &[needs("job-id", Kind::Text), needs("tag", Kind::Text), needs("devices", Kind::Texts)], snapshots::delete),
+    row("snapshot-load", &[needs("job-id", Kind::Text), needs("tag", Kind::Text), needs("vmstate", Kind::Text),
+        needs("devices", Kind::Texts)], snapshots::load),
+    row("snapshot-save", &[needs("job-id", Kind::Text), needs("tag", Kind::Text), needs("vmstate", Kind::Text),
+        needs("devices", Kind::Texts)], snapshots::save),
     row("stop", &[], commands::stop),
     row("system_powerdown", &[], commands::system_powerdown),
     row("system_reset", &[], commands::system_reset),
@@ -107,10 +117,15 @@ pub fn check(row: &Row, arguments: &Arguments) -> Result<(), String> {
         let (fits, kind) = match parameter.kind {
             Kind::Integer => (value.is_i64() || value.is_u64(), "integer"),
             Kind::Text => (value.is_string(), "string"),
-            Kind::List => (value.is_array(), "array"),
+            Kind::List | Kind::Texts => (value.is_array(), "array"),
         };
         if !fits {
             return Err(format!("Invalid parameter type for '{}', expected: {kind}", parameter.name));
+        }
+        let elements = value.as_array().filter(|_| parameter.kind == Kind::Texts);
+        if let Some(at) = elements.and_then(|list| list.iter().position(|element| !element.is_string())) {
+            let name = parameter.name;
+            return Err(format!("Invalid parameter type for '{name}[{at}]', expected: string"));
         }
     }
     match arguments.keys().find(|name| !row.parameters.iter().any(|known| known.name == *name)) {

@@ -6,6 +6,7 @@
 pub mod core;
 pub mod ending;
 pub mod notices;
+pub mod relog;
 pub mod swap;
 
 use self::core::Core;
@@ -21,6 +22,7 @@ use crate::snapshots::keeper::Hands;
 use ending::End;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
+use relog::Relog;
 use replay::event::ShutdownCause;
 use replay::message::Offer;
 use std::os::fd::AsFd;
@@ -55,6 +57,8 @@ pub struct Sequence<'a> {
     pub swapper: Swapper,
     /// Keeps snapshots.
     pub keeper: Keeper,
+    /// Changes what is logged.
+    pub relog: Relog,
     /// What happens when a device process ends.
     pub on_device_exit: DeviceExit,
     /// Signals to this process.
@@ -123,6 +127,9 @@ impl Sequence<'_> {
             return Some(End::Failed(error));
         }
         if let Err(error) = self.attend_snapshots() {
+            return Some(End::Failed(error));
+        }
+        if let Err(error) = self.attend_log() {
             return Some(End::Failed(error));
         }
         if let Err(error) = self.core.attend_debugger() {
@@ -219,6 +226,7 @@ impl Sequence<'_> {
         for monitor in &mut self.monitors {
             monitor.ticket_done(ticket, &mut self.core);
         }
+        self.core.job_ticket_done(ticket);
         let told = self.core.debugger_ticket_done(ticket);
         self.core.forget(ticket);
         told
@@ -273,6 +281,13 @@ impl Sequence<'_> {
         let result = self.keeper.attend(&mut Hands { core, swapper, children });
         self.tell_done()?;
         result
+    }
+
+    /// Changes what is logged.
+    fn attend_log(&mut self) -> Result<(), String> {
+        let Sequence { core, swapper, children, relog, .. } = self;
+        relog.attend(core, swapper, children);
+        self.tell_done()
     }
 
     fn tell_done(&mut self) -> Result<(), String> {

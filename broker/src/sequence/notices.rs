@@ -2,6 +2,7 @@
 
 use super::ending::End;
 use crate::host_clock;
+use crate::qmp::jobs::Status;
 use replay::event::ShutdownCause;
 
 /// Something that happened.
@@ -25,6 +26,13 @@ pub enum What {
     },
     /// The power button was pressed.
     Powerdown,
+    /// A job is further in its life.
+    Job {
+        /// Its name.
+        id: String,
+        /// Where it is now.
+        status: Status,
+    },
 }
 
 /// Something that happened, and when.

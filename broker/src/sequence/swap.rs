@@ -11,6 +11,7 @@ use crate::launch::plan::{Plan, Top};
 use crate::launch::process::{Progress, READY_TIMEOUT, Starting};
 use crate::launch::tree::{self, Call, is_listened_to};
 use crate::launch::{foreign, host};
+use crate::logging::LogSettings;
 use crate::streams::{Language, Stream};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use replay::device::{DeviceKind, Image};
@@ -235,6 +236,11 @@ impl Swapper {
     /// What is being run.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// What processes log that are started from now on.
+    pub fn set_log(&mut self, log: LogSettings) {
+        self.plan.log = log;
     }
 
     /// Lets a disk go on in a new layer, by another process; the vCPU process holds its requests back.

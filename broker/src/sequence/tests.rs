@@ -62,6 +62,7 @@ fn start<'a, T: Send + 'static>(
         children: Children::default(),
         swapper,
         keeper,
+        relog: Relog::default(),
         on_device_exit: DeviceExit::Shutdown,
         signals,
     };

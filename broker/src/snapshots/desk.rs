@@ -14,6 +14,8 @@ use std::collections::{BTreeMap, VecDeque};
 pub enum Request {
     /// Save under this name, or one that is made up.
     Save(Option<String>),
+    /// Save under this name, which no snapshot must have.
+    Create(String),
     /// Load.
     Load(String),
     /// Delete.

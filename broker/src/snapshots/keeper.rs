@@ -157,6 +157,7 @@ impl Keeper {
             let Some((origin, request)) = self.queue.pop_front() else { break };
             let begun = match request {
                 Request::Save(tag) => self.begin_save(tag, hands.core),
+                Request::Create(tag) => self.begin_new(tag, hands.core),
                 Request::Load(tag) if self.setup.mode == Mode::Replay && origin != Origin::Start => {
                     self.seek(origin, &tag, hands.core)?;
                     continue;
@@ -223,6 +224,14 @@ impl Keeper {
             self.base = None;
         }
         Ok(Job::Saving { sequence, tag, info: None, files: None, worker: None })
+    }
+
+    fn begin_new(&mut self, tag: String, core: &mut Core) -> Result<Job, String> {
+        // The start of a recording has a name even where no file keeps it.
+        if core.is_start_tag(&tag) || self.setup.places.all().any(|store| store.holds(&tag)) {
+            return Err(format!("Snapshot '{tag}' already exists in one or more devices"));
+        }
+        self.begin_save(Some(tag), core)
     }
 
     /// As QEMU makes names up.

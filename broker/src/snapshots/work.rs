@@ -99,11 +99,20 @@ pub fn fetch(
     {
         let numbers = files.numbers.clone();
         let pages = NewPages { base: PageTable::new(), numbers: &numbers, contents: &files.files.pages };
-        let saved = places.own.save(snapshot.info.clone(), snapshot.state.clone(), pages);
+        let info = moved(snapshot.info.clone(), &store);
+        let saved = places.own.save(info, snapshot.state.clone(), pages);
         let snapshot = saved.map_err(|error| error.to_string())?;
         return Ok(Fetched { store: places.own.clone(), snapshot, files: files.files });
     }
     Ok(Fetched { store, snapshot, files: files.files })
+}
+
+/// A description for another store: layers of disks stay where they are, and their names are relative to the store they came from.
+fn moved(mut info: Info, from: &Store) -> Info {
+    for layer in info.disks.iter_mut().filter_map(|disk| disk.layers.as_mut()).flatten() {
+        *layer = from.root().join(&*layer).display().to_string();
+    }
+    info
 }
 
 /// QEMU's words.

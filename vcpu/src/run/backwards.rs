@@ -52,6 +52,11 @@ impl Playback {
             self.lane.send(&Outbound::Fetch { icount: Icount(icount), events })?;
             self.lane.ring_doorbell()?;
         } else if let Some(place) = self.seek.start_for(machine, &goal) {
+            tracing::debug!(
+                from = place.icount,
+                target = goal.icount(machine),
+                "a replay jumps to a snapshot"
+            );
             machine.restore_snapshot(place)?;
             self.jumped(machine, place.events)?;
         }

@@ -68,7 +68,7 @@ impl Goal {
     }
 
     /// Its icount, as far as it is known here: guest time may jump ahead before it.
-    fn icount(&self, machine: &Machine) -> u64 {
+    pub fn icount(&self, machine: &Machine) -> u64 {
         match self.target {
             Target::Moment(moment) => moment.place.icount,
             Target::Time(vtime) => machine.core.clock.icount_at(vtime),

@@ -1,8 +1,9 @@
 //! What monitors are told: answers of the vCPU process, the way to a place, and what has happened.
 
 use super::Core;
-use crate::hmp::host::{RunStatus, Ticket};
+use crate::hmp::host::{Host as _, RunStatus, Ticket};
 use crate::hmp::inquiry::{Begin, Inquired};
+use crate::logging::Change;
 use crate::sequence::ending::End;
 use crate::sequence::notices::{self, Notice, What};
 use replay::message::{Control, Inbound};
@@ -26,6 +27,19 @@ impl Core {
     /// The run has ended.
     pub fn note_end(&mut self, end: &End) {
         self.notices.add(notices::end(end));
+    }
+
+    /// The next change of what is logged, to begin with.
+    pub fn next_log_change(&mut self) -> Option<(Ticket, Change)> {
+        self.log_changes.pop_front()
+    }
+
+    /// A request is done: it may have been a job's.
+    pub fn job_ticket_done(&mut self, ticket: Ticket) {
+        if self.jobs.waits_for(ticket) {
+            let failure = self.take_failure(ticket);
+            self.jobs.done(ticket, failure, &mut self.notices);
+        }
     }
 
     /// All monitors have been told that this is done.
