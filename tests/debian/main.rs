@@ -14,6 +14,7 @@ mod disks;
 #[path = "../program/http.rs"]
 mod http;
 mod images;
+mod kept;
 mod killed;
 #[path = "../program/lab.rs"]
 mod lab;

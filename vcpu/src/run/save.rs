@@ -90,9 +90,9 @@ impl Machine {
         self.service.is_served()
     }
 
-    /// Gives disks nothing more until they have another back-end.
-    pub fn hold_disks(&mut self) -> Result<(), RunError> {
-        Ok(self.service.hold_disks()?)
+    /// Gives these devices nothing more until they have other back-ends.
+    pub fn hold(&mut self, devices: &[DeviceIndex]) -> Result<(), RunError> {
+        Ok(self.service.hold(devices)?)
     }
 
     /// Devices with answers that the guest has not got.
@@ -133,7 +133,7 @@ impl Machine {
     pub fn load(
         &mut self,
         files: &mut Files,
-        hold_disks: bool,
+        held: &[DeviceIndex],
     ) -> Result<Result<Handover, Refused>, RunError> {
         let (handover, whole) = match self.check_state(files) {
             Ok(checked) => checked,
@@ -145,7 +145,7 @@ impl Machine {
         self.load_pages(&files.pages, &handover.pages)?;
         let WholeState { state, rtc_look, undelivered } = whole;
         state.restore(&mut self.core).map_err(|error| RunError::Setup(error.to_string()))?;
-        self.service.resume(&mut self.core, undelivered, hold_disks)?;
+        self.service.resume(&mut self.core, undelivered, held)?;
         self.state_was_replaced();
         self.rtc_look = rtc_look;
         self.save_base.begin();

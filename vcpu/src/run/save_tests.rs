@@ -69,7 +69,7 @@ fn saved_loaded_and_saved_again_the_bytes_are_equal_and_so_is_the_future() {
     let mut other = machine(&[0x90, 0xeb, 0xfd]);
     other.core.mem.ram.write_bytes(PAGES, &[7; 0x5000]);
     run(&mut other, 777);
-    let handover = other.load(&mut files, false).unwrap().unwrap();
+    let handover = other.load(&mut files, &[]).unwrap().unwrap();
     assert_eq!((handover.icount, other.icount()), (10_000, 10_000));
     let mut again = save(&mut other, true);
     let (first, second) = (files.read().unwrap(), again.read().unwrap());
@@ -137,7 +137,7 @@ fn what_is_not_a_state_of_this_machine_changes_nothing() {
     ];
     for (number, (handover, sections)) in bad.into_iter().enumerate() {
         let mut files = Files::new(&handover, &sections).unwrap();
-        let why = one.load(&mut files, false).unwrap().unwrap_err();
+        let why = one.load(&mut files, &[]).unwrap().unwrap_err();
         assert!(!why.is_empty() && !why.contains('\n'), "{number}: {why}");
         assert_eq!(one.digests().unwrap(), before, "{number}");
     }

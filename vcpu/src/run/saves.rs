@@ -13,10 +13,10 @@ use std::time::Duration;
 const NAP: Duration = Duration::from_micros(100);
 
 /// One request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Asked {
-    Save { sequence: u64, full: bool, hold_disks: bool },
-    Load { sequence: u64, hold_disks: bool },
+    Save { sequence: u64, full: bool, held: Vec<DeviceIndex> },
+    Load { sequence: u64, held: Vec<DeviceIndex> },
 }
 
 /// What came of looking at the requests.
@@ -50,14 +50,14 @@ pub struct Saves {
 }
 
 impl Saves {
-    /// A state is to be saved.
-    pub fn ask_to_save(&mut self, sequence: u64, full: bool, hold_disks: bool) {
-        self.asked.push_back(Asked::Save { sequence, full, hold_disks });
+    /// A state is to be saved; the devices `held` then wait for other back-ends.
+    pub fn ask_to_save(&mut self, sequence: u64, full: bool, held: Vec<DeviceIndex>) {
+        self.asked.push_back(Asked::Save { sequence, full, held });
     }
 
-    /// A state is to be taken.
-    pub fn ask_to_load(&mut self, sequence: u64, hold_disks: bool) {
-        self.asked.push_back(Asked::Load { sequence, hold_disks });
+    /// A state is to be taken; the devices `held` then wait for other back-ends.
+    pub fn ask_to_load(&mut self, sequence: u64, held: Vec<DeviceIndex>) {
+        self.asked.push_back(Asked::Load { sequence, held });
     }
 
     /// How long a machine that stands still may wait before it looks again: something is to be done.
@@ -94,13 +94,13 @@ impl Saves {
             Asked::Save { .. } | Asked::Load { .. } => {}
         }
         match self.asked.pop_front() {
-            Some(Asked::Save { sequence, full, hold_disks }) => {
-                let pages = self.save(machine, lane, events, (sequence, full, hold_disks))?;
+            Some(Asked::Save { sequence, full, held }) => {
+                let pages = self.save(machine, lane, events, (sequence, full, &held))?;
                 Ok(Attended::Saved { pages })
             }
-            Some(Asked::Load { sequence, hold_disks }) => {
+            Some(Asked::Load { sequence, held }) => {
                 let mut files = machine.receive_state()?;
-                match machine.load(&mut files, hold_disks)? {
+                match machine.load(&mut files, &held)? {
                     Ok(handover) => Ok(Attended::Loaded { sequence, handover }),
                     Err(why) => {
                         lane.send(&Outbound::Loaded { sequence, error: Some(why) })?;
@@ -118,16 +118,14 @@ impl Saves {
         machine: &mut Machine,
         lane: &mut VcpuEnd,
         events: Option<u64>,
-        (sequence, full, hold_disks): (u64, bool, bool),
+        (sequence, full, held): (u64, bool, &[DeviceIndex]),
     ) -> Result<usize, RunError> {
         let mut pages = 0;
         if let Some(why) = machine.unsavable() {
             lane.send(&Outbound::Copied { sequence, error: Some(why) })?;
         } else {
             let files = machine.begin_save(full, events)?;
-            if hold_disks {
-                machine.hold_disks()?;
-            }
+            machine.hold(held)?;
             machine.hand_over(&files)?;
             pages = machine.pages_to_copy();
             self.copying = Some(sequence);
