@@ -67,7 +67,7 @@ fn layers<'a>(
 }
 
 /// Fails when the base is not what the guest saw.
-fn check_base(recorded: &DiskIdentity) -> Result<(), CliError> {
+pub(crate) fn check_base(recorded: &DiskIdentity) -> Result<(), CliError> {
     let found = disk_images::identify(&recorded.id, Path::new(&recorded.path), Some(&recorded.format))?;
     let changed = [
         ("size", recorded.file_bytes != found.file_bytes || recorded.bytes != found.bytes),
@@ -90,7 +90,8 @@ fn merge(disk: &DiskIdentity, layer: &Path) -> Result<(u64, u64), RunError> {
     let words = ["device", "block"].map(str::to_owned).into_iter();
     let spawn = Spawn {
         arguments: words
-            .chain(["--commit-chain".to_owned(), layer.display().to_string(), disk.path.clone()])
+            .chain(["--commit-chain".to_owned(), layer.display().to_string()])
+            .chain([disk.path.clone(), disk.format.clone()])
             .collect(),
         environment: vec![],
         keep: vec![],

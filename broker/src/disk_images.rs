@@ -13,8 +13,8 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Longest chain of backing images.
-const BACKING_MAX: usize = 64;
+/// Longest chain of backing images: the block process opens no longer one.
+const BACKING_MAX: usize = 512;
 /// Longest name of a backing image (qcow2 specification, `backing_file_size`).
 const BACKING_NAME_BYTES_MAX: u32 = 1023;
 /// Bytes of a qcow2 header that are looked at: up to the size of the disk.
@@ -109,7 +109,7 @@ pub fn identify(id: &str, path: &Path, format: Option<&str>) -> Result<DiskIdent
 }
 
 /// A name in an image's header is relative to the image.
-fn beside(image: &Path, name: &str) -> PathBuf {
+pub(crate) fn beside(image: &Path, name: &str) -> PathBuf {
     let name = name.strip_prefix("file:").unwrap_or(name);
     image.parent().unwrap_or(Path::new("")).join(name)
 }
@@ -207,7 +207,7 @@ mod tests {
         for (name, format, what) in [
             ("none", None, "No such file"),
             (".", None, "neither a file nor a block device"),
-            ("circle", None, "more than 64 images below one another"),
+            ("circle", None, "more than 512 images below one another"),
             ("lonely", None, "nobody': No such file"),
             ("cut", None, "cut short"),
             ("long", None, "too long"),

@@ -28,6 +28,8 @@ use crate::sequence::ending::End;
 use crate::sequence::relog::Relog;
 use crate::sequence::swap::Swapper;
 use crate::snapshots::disks::{Disks, tops_of_start};
+use crate::snapshots::kept::KeptDisks;
+use crate::snapshots::kept_file;
 use crate::snapshots::places::{Places, Setup};
 use crate::snapshots::{Keeper, check_fits};
 use crate::streams::Stream;
@@ -320,6 +322,7 @@ fn plan(
         log: log_settings(options)?,
         layers: None,
         tops: BTreeMap::new(),
+        upkeep: BTreeMap::new(),
         saves_first: mode == Mode::Record
             && options.icount.record_replay.as_ref().is_some_and(|rr| rr.snapshot.is_some()),
         awaits_state: false,
@@ -393,6 +396,10 @@ fn run(
     journal: impl FnOnce() -> Result<Box<dyn Journal>, RunError>,
 ) -> Result<End, RunError> {
     logging::init(&plan.log);
+    let stores = Places::of_start(options.snapshot_directory.as_deref())?;
+    let begun = kept_file::begin(&plan, stores.own.root()).map_err(CliError)?;
+    begun.notes.iter().for_each(|note| eprintln!("reprise: {note}"));
+    plan.upkeep = begun.upkeep;
     let _pidfile = options.pidfile.as_deref().map(PidFile::create).transpose()?;
     let mut place = Place::default();
     if let Some(device) = &options.gdb {
@@ -413,7 +420,8 @@ fn run(
         plan.debugger = None;
         plan.running = true;
         let setup = snapshot_setup(&plan, options, journal.as_ref())?;
-        let disks = Disks::of(&plan, setup.places.own.root());
+        let root = setup.places.own.root();
+        let disks = (Disks::of(&plan, root), KeptDisks::of(&plan, root));
         let start_paused = plan.start_paused;
         let runs_after_save = plan.saves_first && !start_paused;
         facts.vcpu_pid = children.vcpu().map_or(0, |vcpu| vcpu.pid());

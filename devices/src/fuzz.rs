@@ -87,7 +87,7 @@ fn start(front_end: UnixStream, kind: u8) -> JoinHandle<Result<(), String>> {
                 flush_to_disk: false,
                 restartable: kind & 2 != 0,
             };
-            let disk = Disk::new(open::open_memory(1 << 16)?, behaviour, Complaints::new("fuzz"));
+            let disk = Disk::new(open::open_memory(1 << 16, None)?, behaviour, Complaints::new("fuzz"));
             let config = Config::new(1 << 16, 512, 2, kind & 4 != 0, Discard::Unmap);
             front_end::serve(front_end, BlockDevice::new(disk, config)?, "fuzz", &stop)
         } else {

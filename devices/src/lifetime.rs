@@ -79,7 +79,10 @@ pub fn handle_signals(stop: Stop, supervised: bool) -> Result<(), String> {
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGCONT] {
         taken.add(signal);
     }
-    taken.thread_block().map_err(|error| format!("cannot block signals: {}", error.desc()))?;
+    let mut blocked = taken;
+    // A file that may not grow is an error of the write, and no more.
+    blocked.add(Signal::SIGXFSZ);
+    blocked.thread_block().map_err(|error| format!("cannot block signals: {}", error.desc()))?;
     exit_on_panic();
     thread::Builder::new()
         .name("signals".into())

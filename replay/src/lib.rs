@@ -3,6 +3,7 @@
 //! Invariant: nothing here decides when to do input or output; callers do. Nothing here reads a clock.
 
 pub mod branch;
+pub mod clusters;
 pub mod codec;
 pub mod confine;
 pub mod device;

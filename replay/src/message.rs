@@ -122,7 +122,7 @@ pub enum Offer {
 }
 
 /// A command without effect on the guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Control {
     /// Pause between two instructions.
     Stop,
@@ -161,14 +161,14 @@ pub enum Control {
     Save {
         /// All of RAM, not only what was written since the last save or load.
         full: bool,
-        /// Disks' back-ends are about to be replaced: they get no request after those that the state knows.
-        hold_disks: bool,
+        /// Disks whose back-ends are about to be replaced: they get no request after those that the state knows.
+        held: Vec<DeviceIndex>,
     },
     /// Take the state in the files that are the next message on the control socket ([`crate::handover`]): answered by
     /// [`Outbound::Loaded`].
     Load {
         /// As for `Save`; with an image that fits the state they come back.
-        hold_disks: bool,
+        held: Vec<DeviceIndex>,
     },
     /// Replay: there is a stored snapshot of this place, which [`Outbound::Fetch`] may ask for.
     Known {

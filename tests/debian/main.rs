@@ -15,6 +15,7 @@ mod field;
 #[path = "../program/http.rs"]
 mod http;
 mod images;
+mod kept;
 mod killed;
 #[path = "../program/lab.rs"]
 mod lab;

@@ -10,6 +10,7 @@ mod backwards;
 mod bad_input;
 mod damage;
 mod debugger;
+mod disks;
 mod endings;
 mod field;
 mod guests;

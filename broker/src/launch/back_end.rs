@@ -2,12 +2,12 @@
 //!
 //! What a device process does with its arguments is in docs/devices.md.
 
-use super::plan::{Plan, Top};
+use super::plan::{Known, Plan, Task, Top, Upkeep};
 use crate::cli::keyval::KeyValues;
 use replay::device::{DeviceKind, Disk, Image};
 use replay::machine::Machine;
 use replay::setup::Mode;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
 /// How a device gets its back-end.
@@ -44,7 +44,10 @@ impl BackEnd {
         match &device.kind {
             DeviceKind::Chardev => BackEnd::Stream,
             DeviceKind::Block(disk) => {
-                program("block", block_arguments(plan, index, &device.id, disk), vec![])
+                let (upkeep, inherited) = upkeep_arguments(plan.upkeep.get(&index));
+                let mut arguments = block_arguments(plan, index, &device.id, disk);
+                arguments.extend(upkeep);
+                program("block", arguments, inherited)
             }
             _ if plan.mode == Mode::Replay => BackEnd::None,
             DeviceKind::Net { netdev } => {
@@ -86,7 +89,8 @@ fn block_arguments(plan: &Plan, index: u16, id: &str, disk: &Disk) -> Vec<String
         Mode::Record => true,
         Mode::Replay => false,
     };
-    if restartable && writes_to_file(disk) {
+    let has_contents = plan.upkeep.get(&index).is_some_and(|upkeep| upkeep.contents.is_some());
+    if restartable && (writes_to_file(disk) || has_contents) {
         arguments.push("--restartable".to_owned());
     }
     let mut add = |name: &str, value: String| arguments.push(format!("--{name}={value}"));
@@ -100,6 +104,39 @@ fn block_arguments(plan: &Plan, index: u16, id: &str, disk: &Disk) -> Vec<String
         add("logical-block-size", bytes.to_string());
     }
     arguments
+}
+
+/// What is done beside the requests of a disk, and the descriptors for it.
+fn upkeep_arguments(upkeep: Option<&Upkeep>) -> (Vec<String>, Vec<RawFd>) {
+    let (mut arguments, mut inherited) = (vec![], vec![]);
+    let Some(upkeep) = upkeep else { return (arguments, inherited) };
+    let mut add_fd = |name: &str, fd: &OwnedFd, arguments: &mut Vec<String>| {
+        arguments.push(format!("--{name}={}", fd.as_raw_fd()));
+        inherited.push(fd.as_raw_fd());
+    };
+    for (name, fd) in [("contents-fd", &upkeep.contents), ("changed-fd", &upkeep.changed)] {
+        if let Some(fd) = fd {
+            add_fd(name, fd, &mut arguments);
+        }
+    }
+    let known = match &upkeep.task {
+        None => &None,
+        Some(Task::Keep { place, report, known }) => {
+            arguments.push(format!("--keep={}", place.display()));
+            add_fd("report-fd", report, &mut arguments);
+            known
+        }
+        Some(Task::Restore { from, mark, known }) => {
+            arguments.push(format!("--restore={}", from.display()));
+            arguments.extend(mark.iter().map(|mark| format!("--mark={}", mark.display())));
+            known
+        }
+    };
+    if let Some(Known { image, due }) = known {
+        arguments.push(format!("--known={}", image.display()));
+        add_fd("due-fd", due, &mut arguments);
+    }
+    (arguments, inherited)
 }
 
 /// The same for a disk that was moved to another image.

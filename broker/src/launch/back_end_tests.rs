@@ -19,6 +19,7 @@ fn plan(line: &str, mode: Mode) -> Plan {
         log: LogSettings::default(),
         layers: (mode == Mode::Record).then(|| "/r/disks.new".into()),
         tops: std::collections::BTreeMap::new(),
+        upkeep: std::collections::BTreeMap::new(),
         saves_first: false,
         awaits_state: false,
         seeks: false,
@@ -147,4 +148,52 @@ fn queues_that_only_go_out_are_not_listened_to() {
         .collect();
     assert_eq!(heard, [(0, 0), (1, 0), (2, 0), (3, 0), (4, 0)]);
     assert!(!is_listened_to(&Plan { mode: Mode::Replay, ..plan }, 1, 0));
+}
+
+#[test]
+fn what_is_done_beside_requests_has_its_descriptors() {
+    let file = || OwnedFd::from(tempfile::tempfile().unwrap());
+    let known = || Some(Known { image: "/s/disks/a.qcow2".into(), due: file() });
+    let keep = Task::Keep { place: "/s/disks/b.qcow2".into(), report: file(), known: known() };
+    let restore = Task::Restore { from: "/s/disks/b.qcow2".into(), mark: Some("/m".into()), known: known() };
+    for (task, words, descriptors) in [
+        (None, vec!["--contents-fd=", "--changed-fd="], 2),
+        (
+            Some(keep),
+            vec![
+                "--contents-fd=",
+                "--changed-fd=",
+                "--keep=/s/disks/b.qcow2",
+                "--report-fd=",
+                "--known=/s/disks/a.qcow2",
+                "--due-fd=",
+            ],
+            4,
+        ),
+        (
+            Some(restore),
+            vec![
+                "--contents-fd=",
+                "--changed-fd=",
+                "--restore=/s/disks/b.qcow2",
+                "--mark=/m",
+                "--known=/s/disks/a.qcow2",
+                "--due-fd=",
+            ],
+            3,
+        ),
+    ] {
+        let line = "-blockdev driver=memory,node-name=n,size=1M -device virtio-blk,drive=n";
+        let mut plan = plan(line, Mode::Plain);
+        plan.upkeep.insert(1, Upkeep { contents: Some(file()), changed: Some(file()), task });
+        let BackEnd::Process(program) = BackEnd::of(&plan, 1) else { panic!() };
+        let found = &program.arguments[program.arguments.len() - words.len()..];
+        let mut numbers = vec![];
+        for (found, word) in found.iter().zip(words) {
+            let rest = found.strip_prefix(word).unwrap_or_else(|| panic!("{found} {word}"));
+            numbers.extend(rest.parse::<RawFd>().ok());
+        }
+        assert_eq!(numbers, program.inherited);
+        assert_eq!(numbers.len(), descriptors);
+    }
 }

@@ -21,6 +21,49 @@ pub struct Top {
     pub layer: Option<PathBuf>,
 }
 
+/// What the process of a disk gets besides its image, so that what the disk holds can be kept and had again.
+#[derive(Debug, Default)]
+pub struct Upkeep {
+    /// Contents of a disk in memory, or what is written under `-snapshot`: they outlive the process.
+    pub contents: Option<OwnedFd>,
+    /// Set of clusters to which every change is added.
+    pub changed: Option<OwnedFd>,
+    /// What the next process does first.
+    pub task: Option<Task>,
+}
+
+/// Something that the process of a disk does beside or before its requests.
+#[derive(Debug)]
+pub enum Task {
+    /// Keeps what the disk holds now, while it is in use.
+    Keep {
+        /// The new image.
+        place: PathBuf,
+        /// Pipe that is told how it ended.
+        report: OwnedFd,
+        /// What need not be copied.
+        known: Option<Known>,
+    },
+    /// Gives the disk contents that were kept, before it is ready.
+    Restore {
+        /// The image with the contents.
+        from: PathBuf,
+        /// A file that is there while the disk's own image is half one thing and half another.
+        mark: Option<PathBuf>,
+        /// What need not be compared.
+        known: Option<Known>,
+    },
+}
+
+/// An image that holds what a disk holds, but for some clusters.
+#[derive(Debug)]
+pub struct Known {
+    /// The image.
+    pub image: PathBuf,
+    /// Set of clusters.
+    pub due: OwnedFd,
+}
+
 /// A run: the machine and everything around it.
 #[derive(Debug)]
 pub struct Plan {
@@ -40,6 +83,8 @@ pub struct Plan {
     pub layers: Option<PathBuf>,
     /// Disks that are elsewhere than at their start, by device.
     pub tops: BTreeMap<u16, Top>,
+    /// What disks get besides their images, by device.
+    pub upkeep: BTreeMap<u16, Upkeep>,
     /// A snapshot of the start is made before the first instruction; the machine stands still until then.
     pub saves_first: bool,
     /// The vCPU process loads a state before anything else.

@@ -6,7 +6,7 @@
 use super::back_end::BackEnd;
 use super::children::{Children, Role};
 use super::foreign;
-use super::plan::Plan;
+use super::plan::{Plan, Task};
 use super::process::{Request, Starting, wait_ready};
 use super::signals::Signals;
 use super::spawn::Spawn;
@@ -164,7 +164,11 @@ pub fn start_device_process(
         monitored: false,
         inherited: program.inherited,
         stdio: false,
-        patient: false,
+        // Who restores a disk compares all of it.
+        patient: matches!(
+            plan.upkeep.get(&index).and_then(|upkeep| upkeep.task.as_ref()),
+            Some(Task::Restore { .. })
+        ),
     };
     request.start(&plan.log, children).map(Some)
 }

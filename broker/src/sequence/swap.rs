@@ -7,7 +7,7 @@ use crate::cli::chardev::{Backend, Chardev};
 use crate::hmp::host::Ticket;
 use crate::launch::back_end::BackEnd;
 use crate::launch::children::Children;
-use crate::launch::plan::{Plan, Top};
+use crate::launch::plan::{Plan, Task, Top};
 use crate::launch::process::{Progress, READY_TIMEOUT, Starting};
 use crate::launch::tree::{self, Call, is_listened_to};
 use crate::launch::{foreign, host};
@@ -254,6 +254,29 @@ impl Swapper {
         self.check_free(device)?;
         self.end_old(device, children);
         self.plan.tops.insert(device, top);
+        self.start_disk(ticket, device, children)
+    }
+
+    /// Lets a disk that is written in place go on in another process, which notes changes in `changed` and has something to do.
+    pub fn begin_upkeep(
+        &mut self,
+        ticket: Ticket,
+        device: u16,
+        (changed, task): (OwnedFd, Option<Task>),
+        children: &mut Children,
+    ) -> Result<(), String> {
+        self.check_free(device)?;
+        self.end_old(device, children);
+        let upkeep = self.plan.upkeep.entry(device).or_default();
+        (upkeep.changed, upkeep.task) = (Some(changed), task);
+        let started = self.start_disk(ticket, device, children);
+        let upkeep = self.plan.upkeep.entry(device).or_default();
+        // Only this process keeps; what is to be restored is so until a process has done it.
+        upkeep.task.take_if(|task| matches!(task, Task::Keep { .. }));
+        started
+    }
+
+    fn start_disk(&mut self, ticket: Ticket, device: u16, children: &mut Children) -> Result<(), String> {
         match tree::start_device_process(&self.plan, device, children) {
             Ok(Some(starting)) => {
                 self.wait_for(ticket, device, starting, None);
@@ -287,15 +310,13 @@ impl Swapper {
         match (&disk.image, self.plan.mode) {
             _ if disk.read_only => Ok(()),
             (Image::Null { .. }, _) => Ok(()),
-            (Image::Memory { .. }, _) => {
+            (Image::Memory { .. }, Mode::Plain | Mode::Record) => Ok(()),
+            (Image::Memory { .. }, Mode::Replay) => {
                 Err(format!("'{id}' is in the memory of its process; it would be lost"))
             }
             (Image::File { .. }, Mode::Replay) => {
                 Err(format!("'{id}': what a replay writes goes with its process; start the replay again"))
             }
-            (Image::File { .. }, Mode::Plain) if disk.snapshot => Err(format!(
-                "'{id}': what is written under -snapshot goes with its process; it would be lost"
-            )),
             (Image::File { .. }, Mode::Plain | Mode::Record) => Ok(()),
         }
     }
@@ -357,6 +378,9 @@ impl Swapper {
         {
             // It is there now.
             (top.image, top.format) = (layer, "qcow2".to_owned());
+        }
+        if let Some(upkeep) = self.plan.upkeep.get_mut(&device) {
+            upkeep.task = None;
         }
         if let Some(new) = stream
             && let Some(old) = self.plan.streams.iter_mut().find(|stream| stream.device == Some(device))

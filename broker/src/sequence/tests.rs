@@ -4,7 +4,6 @@ use super::core::Facts;
 use super::*;
 use crate::cli::chardev::{Backend, Chardev};
 use crate::journal::{Journal, Plain, Playback, Record};
-use crate::snapshots::disks::Disks;
 use crate::snapshots::{Places, Setup};
 use crate::streams::Language;
 use nix::sys::eventfd::EfdFlags;
@@ -53,7 +52,7 @@ fn start<'a, T: Send + 'static>(
         save: None,
         periodic: None,
     };
-    let keeper = Keeper::new(setup, Disks::default(), Arc::clone(&doorbell), false);
+    let keeper = Keeper::new(setup, Default::default(), Arc::clone(&doorbell), false);
     let sequence = Sequence {
         core,
         doorbell,

@@ -16,6 +16,9 @@ use std::path::{Path, PathBuf};
 /// Which layer each disk is at: names of files beside this one, by device.
 pub const CHAINS: &str = "chains.json";
 
+/// Most layers of a disk: fewer than the 512 images that its process opens, because there may be some below them.
+const LAYERS_MAX: usize = 448;
+
 /// One disk's chain.
 #[derive(Clone, Debug)]
 struct Chain {
@@ -34,8 +37,6 @@ pub struct Disks {
     root: PathBuf,
     /// Where layers are.
     directory: PathBuf,
-    /// Why the disks of this run cannot be saved.
-    refused: Option<String>,
     is_replay: bool,
 }
 
@@ -62,24 +63,15 @@ impl Disks {
                     let chain = Chain { id, layers: vec![], image: path.clone(), format };
                     disks.chains.insert(index as u16, chain);
                 }
-                (Image::File { .. }, None) => {
-                    disks.refused = Some(format!(
-                        "drive '{id}' is written in place, and what it holds cannot be kept: record the run \
-                         (reprise record, or -icount rr=record), or give the drive readonly=on"
-                    ));
+                (Image::Memory { .. }, _) if disks.is_replay => {
+                    let chain = Chain { id, layers: vec![], image: PathBuf::new(), format: String::new() };
+                    disks.chains.insert(index as u16, chain);
                 }
-                (Image::Memory { .. }, _) if disks.is_replay => {}
-                (Image::Memory { .. }, _) => {
-                    disks.refused = Some(format!("drive '{id}' is in the memory of its process"));
-                }
+                // `kept` has them.
+                (Image::File { .. }, None) | (Image::Memory { .. }, _) => {}
             }
         }
         disks
-    }
-
-    /// Why states of this machine cannot be saved or loaded.
-    pub fn refused(&self) -> Option<&str> {
-        self.refused.as_deref()
     }
 
     /// Whether disks get other back-ends at a save and a load.
@@ -87,9 +79,14 @@ impl Disks {
         !self.is_replay && !self.chains.is_empty()
     }
 
+    /// Those disks.
+    pub fn changing(&self) -> Vec<u16> {
+        if self.is_replay { vec![] } else { self.chains.keys().copied().collect() }
+    }
+
     /// Whether a replay can be put to a stored snapshot: its disks only go forward.
     pub fn has_any(&self) -> bool {
-        !self.chains.is_empty() || self.refused.is_some()
+        !self.chains.is_empty()
     }
 
     /// What the disks hold now, as a snapshot says it.
@@ -119,6 +116,21 @@ impl Disks {
         }
         self.chains = chains;
         Ok(())
+    }
+
+    /// Fails when a disk cannot get one more layer: its process could not open them all.
+    pub fn check_depth(&self) -> Result<(), String> {
+        match self.chains.values().find(|chain| chain.layers.len() >= LAYERS_MAX) {
+            Some(Chain { id, .. }) => Err(format!(
+                "drive '{id}' has {LAYERS_MAX} layers over one another, one for each save, and cannot have more in this recording"
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// All layers of all disks.
+    pub fn all_layers(&self) -> Vec<PathBuf> {
+        self.chains.values().flat_map(|chain| chain.layers.iter().cloned()).collect()
     }
 
     /// The layers to which the guest writes now: no snapshot has them, because a save freezes a layer before it names it.

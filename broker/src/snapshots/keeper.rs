@@ -1,11 +1,13 @@
 //! Carries out what is asked for with snapshots: one thing after the other, most of it in the vCPU process and in threads.
 //!
-//! A save: the vCPU process notes its state and goes on; disks go on in new layers; when all pages are copied, a thread stores them;
-//! then the monitor is answered: the snapshot is on disk. A load: a thread unpacks the snapshot while the machine runs; the vCPU
-//! process takes it; the log is cut; disks go on over the snapshot's layers. In a replay a load is a seek.
+//! A save: the vCPU process notes its state and goes on; disks go on in new layers, or copy what they hold; when all is copied, a
+//! thread stores the pages; then the monitor is answered: the snapshot is on disk. A load: a thread unpacks the snapshot while the
+//! machine runs; the vCPU process takes it; the log is cut; disks go on over the snapshot's layers, or get what they held. In a
+//! replay a load is a seek.
 
 use super::desk::{News, Request};
 use super::disks::Disks;
+use super::kept::{KeptDisks, Target};
 use super::places::{Periodic, Setup};
 use super::work::{self, Fetched, Stored, Worker};
 use crate::hmp::host::{Host as _, RunStatus, Ticket};
@@ -22,7 +24,7 @@ use replay::message::Control;
 use replay::setup::Mode;
 use replay::store::{Info, PageTable, Snapshot, Store};
 use replay::time::Icount;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -46,6 +48,8 @@ enum Job {
         tag: String,
         info: Option<Box<Info>>,
         files: Option<Files>,
+        /// All pages are in their file.
+        copied: bool,
         worker: Option<Worker<Result<Stored, String>>>,
     },
     Fetching {
@@ -55,6 +59,8 @@ enum Job {
         sequence: u64,
         store: Store,
         snapshot: Box<Snapshot>,
+        /// What disks are to get that are written in place.
+        targets: BTreeMap<u16, Target>,
     },
     Deleting {
         worker: Worker<Result<(), String>>,
@@ -65,16 +71,19 @@ enum Job {
 
 /// The keeper of a run's snapshots.
 pub struct Keeper {
-    setup: Setup,
-    disks: Disks,
+    pub(super) setup: Setup,
+    pub(super) disks: Disks,
+    pub(super) kept: KeptDisks,
     doorbell: Arc<EventFd>,
     /// The snapshot on which a save builds: its pages, and its name.
     base: Option<(PageTable, String)>,
     queue: VecDeque<(Origin, Request)>,
     job: Option<(Origin, Job)>,
     /// Disks that are getting other back-ends.
-    swaps: BTreeSet<Ticket>,
-    failure: Option<String>,
+    pub(super) swaps: BTreeMap<Ticket, u16>,
+    pub(super) failure: Option<String>,
+    /// The machine stands still until its disks have what was loaded.
+    pub(super) stands_still: bool,
     next_periodic: Option<Instant>,
     made_by_clock: VecDeque<String>,
     /// A replay is on its way to the snapshot from which the user wants it to go on.
@@ -95,23 +104,28 @@ pub struct Hands<'a> {
 
 impl Keeper {
     /// For a run; `doorbell` wakes the broker's loop. `starts_machine`: the machine stands still until the snapshot of its start is made.
-    pub fn new(setup: Setup, disks: Disks, doorbell: Arc<EventFd>, starts_machine: bool) -> Keeper {
+    pub fn new(
+        setup: Setup,
+        (disks, kept): (Disks, KeptDisks),
+        doorbell: Arc<EventFd>,
+        starts_machine: bool,
+    ) -> Keeper {
         let mut queue = VecDeque::new();
         queue.extend(setup.load.clone().map(|tag| (Origin::Start, Request::Load(tag))));
-        // Without it the name of the start is still known: it is made anew from the manifest.
-        let save = setup.save.clone().filter(|_| disks.refused().is_none());
-        queue.extend(save.map(|tag| (Origin::Start, Request::Save(Some(tag)))));
+        queue.extend(setup.save.clone().map(|tag| (Origin::Start, Request::Save(Some(tag)))));
         queue.extend(setup.go_to.clone().map(|(tag, _)| (Origin::Machine, Request::Load(tag))));
         let next_periodic = setup.periodic.map(|periodic| Instant::now() + periodic.interval);
         Keeper {
             setup,
             disks,
+            kept,
             doorbell,
             base: None,
             queue,
             job: None,
-            swaps: BTreeSet::new(),
+            swaps: BTreeMap::new(),
             failure: None,
+            stands_still: false,
             next_periodic,
             made_by_clock: VecDeque::new(),
             start_seek: None,
@@ -213,17 +227,16 @@ impl Keeper {
     }
 
     fn begin_save(&mut self, tag: Option<String>, core: &mut Core) -> Result<Job, String> {
-        if let Some(why) = self.disks.refused() {
-            return Err(why.to_owned());
-        }
         let tag = tag.unwrap_or_else(|| self.new_tag());
         let builds_on = self.base.as_ref().is_some_and(|(_, tag)| self.setup.places.own.holds(tag));
+        self.disks.check_depth()?;
+        self.kept.prepare()?;
         let sequence = core.new_ticket();
-        core.send_control(sequence, Control::Save { full: !builds_on, hold_disks: self.disks.change() })?;
+        core.send_control(sequence, Control::Save { full: !builds_on, held: self.changing_disks() })?;
         if !builds_on {
             self.base = None;
         }
-        Ok(Job::Saving { sequence, tag, info: None, files: None, worker: None })
+        Ok(Job::Saving { sequence, tag, info: None, files: None, copied: false, worker: None })
     }
 
     fn begin_new(&mut self, tag: String, core: &mut Core) -> Result<Job, String> {
@@ -242,9 +255,6 @@ impl Keeper {
     }
 
     fn begin_load(&mut self, tag: String, core: &mut Core) -> Result<Job, String> {
-        if let Some(why) = self.disks.refused() {
-            return Err(why.to_owned());
-        }
         let (places, machine) = (self.setup.places.clone(), self.setup.machine.clone());
         let manifests = (self.setup.mode == Mode::Record).then(|| core.manifests());
         // A replay has applied nothing when it starts.
@@ -271,7 +281,11 @@ impl Keeper {
         if self.base.as_ref().is_some_and(|(_, base)| *base == tag) {
             self.base = None;
         }
-        let work = move || own.delete(&tag).map(drop).map_err(|error| error.to_string());
+        let (layers, ours) = (self.disks.all_layers(), self.setup.mode == Mode::Record);
+        let work = move || {
+            own.delete(&tag).map_err(|error| error.to_string())?;
+            work::remove_unneeded_images(&own, layers, ours)
+        };
         Ok(Job::Deleting { worker: Worker::<()>::start(Arc::clone(&self.doorbell), work)? })
     }
 
@@ -319,11 +333,12 @@ impl Keeper {
         let mut got = Files::receive(hands.swapper.control_fd())
             .map_err(|error| format!("cannot take a state from the vcpu process: {error}"))?;
         let (handover, _) = got.read()?;
-        let states = self.disks.states();
-        let Some((_, Job::Saving { sequence, tag, info, files, .. })) = &mut self.job else { return Ok(()) };
-        if *sequence != of {
-            return Ok(());
+        match &self.job {
+            Some((_, Job::Saving { sequence, .. })) if *sequence == of => {}
+            _ => return Ok(()),
         }
+        let states = self.save_disks(hands);
+        let Some((_, Job::Saving { tag, info, files, .. })) = &mut self.job else { return Ok(()) };
         *info = Some(Box::new(Info {
             tag: tag.clone(),
             created_unix_s: host_clock::now().utc,
@@ -336,40 +351,15 @@ impl Keeper {
             vm_bytes: 0,
         }));
         *files = Some(got);
-        self.begin_layers(hands);
         Ok(())
-    }
-
-    /// Lets every disk go on in a new layer.
-    fn begin_layers(&mut self, hands: &mut Hands<'_>) {
-        if !self.disks.change() {
-            return;
-        }
-        for (device, top) in self.disks.new_layers() {
-            let ticket = hands.core.new_ticket();
-            match hands.swapper.begin_layer(ticket, device, top, hands.children) {
-                Ok(()) => {
-                    self.swaps.insert(ticket);
-                }
-                Err(why) => {
-                    self.failure.get_or_insert(why);
-                    if let Err(error) = hands.core.lost_back_end(device) {
-                        eprintln!("reprise: {error}");
-                    }
-                }
-            }
-        }
-        if let Err(why) = self.disks.write_down() {
-            self.failure.get_or_insert(why);
-        }
     }
 
     /// A ticket of ours may be done: a disk goes on.
     pub fn ticket_done(&mut self, ticket: Ticket, core: &mut Core) {
-        if self.swaps.remove(&ticket)
-            && let Some(why) = core.take_failure(ticket)
-        {
-            self.failure.get_or_insert(why);
+        if let Some(device) = self.swaps.remove(&ticket) {
+            let failure = core.take_failure(ticket);
+            self.kept.swapped(device, failure.is_none());
+            self.failure = self.failure.take().or(failure);
         }
         if self.start_seek.take_if(|seek| *seek == ticket).is_some()
             && self.setup.go_to.as_ref().is_some_and(|(_, runs_on)| *runs_on)
@@ -379,21 +369,14 @@ impl Keeper {
     }
 
     fn copied(&mut self, of: u64, error: Option<String>) -> Result<(), String> {
-        let bell = Arc::clone(&self.doorbell);
-        let store = self.setup.places.own.clone();
         let Some((_, job)) = &mut self.job else { return Ok(()) };
-        let Job::Saving { sequence, info, files, worker, .. } = job else { return Ok(()) };
+        let Job::Saving { sequence, info, copied, .. } = job else { return Ok(()) };
         if *sequence != of {
             return Ok(());
         }
-        let ready = info.clone().zip(files.take());
-        match (error, ready) {
-            (None, Some((info, files))) => {
-                let base = self.base.as_ref().map(|(table, _)| table.clone()).unwrap_or_default();
-                let work = move || work::store(&store, *info, base, files);
-                *worker = Some(Worker::<Stored>::start(bell, work)?);
-            }
-            (error, _) => {
+        match error {
+            None if info.is_some() => *copied = true,
+            error => {
                 self.failure = self.failure.take().or(error);
                 self.base = None;
                 *job = Job::Ending;
@@ -402,29 +385,52 @@ impl Keeper {
         Ok(())
     }
 
+    /// All pages are copied: stores them, once it is known that what disks hold is kept, too.
+    fn go_on_storing(
+        &mut self,
+        (sequence, tag): (u64, String),
+        info: Box<Info>,
+        files: Files,
+    ) -> Result<Job, String> {
+        let kept = self.kept.poll();
+        if let Some(Err(why)) = &kept {
+            self.failure.get_or_insert_with(|| why.clone());
+        }
+        match kept {
+            None => {
+                let (info, files) = (Some(info), Some(files));
+                Ok(Job::Saving { sequence, tag, info, files, copied: true, worker: None })
+            }
+            Some(_) if self.failure.is_some() && !self.kept.is_empty() => {
+                // The pages that were written since the last save are in these files only.
+                self.base = None;
+                Ok(Job::Ending)
+            }
+            Some(_) => {
+                let (bell, store) = (Arc::clone(&self.doorbell), self.setup.places.own.clone());
+                let base = self.base.as_ref().map(|(table, _)| table.clone()).unwrap_or_default();
+                let work = move || work::store(&store, *info, base, files);
+                let worker = Some(Worker::<Stored>::start(bell, work)?);
+                Ok(Job::Saving { sequence, tag, info: None, files: None, copied: true, worker })
+            }
+        }
+    }
+
     fn loaded(&mut self, of: u64, error: Option<String>, hands: &mut Hands<'_>) -> Result<(), String> {
         let Some((_, Job::Loading { sequence, .. })) = &self.job else { return Ok(()) };
         if *sequence != of {
             return Ok(());
         }
-        let Some((origin, Job::Loading { store, snapshot, .. })) = self.job.take() else { return Ok(()) };
+        let Some((origin, Job::Loading { store, snapshot, targets, .. })) = self.job.take() else {
+            return Ok(());
+        };
         self.job = Some((origin, Job::Ending));
         if let Some(why) = error {
             self.failure = Some(format!("snapshot '{}': {why}", snapshot.info.tag));
             return Ok(());
         }
         hands.core.state_was_loaded();
-        if self.disks.change() {
-            // It was looked at before.
-            let left = self.disks.present();
-            self.disks.take_over(&snapshot.info.disks, store.root())?;
-            self.begin_layers(hands);
-            for layer in left {
-                if let Err(error) = std::fs::remove_file(&layer) {
-                    eprintln!("reprise: cannot remove {}: {error}", layer.display());
-                }
-            }
-        }
+        self.load_disks(&snapshot.info.disks, store.root(), targets, hands)?;
         let Snapshot { info, table, .. } = *snapshot;
         self.base = (store == self.setup.places.own).then_some((table, info.tag));
         Ok(())
@@ -458,7 +464,7 @@ impl Keeper {
             .send(hands.swapper.control_fd())
             .map_err(|error| format!("cannot hand a state to the vcpu process: {error}"))?;
         let sequence = hands.core.new_ticket();
-        hands.core.send_control(sequence, Control::Load { hold_disks: self.disks.change() })?;
+        hands.core.send_control(sequence, Control::Load { held: self.changing_disks() })?;
         Ok(sequence)
     }
 
@@ -466,10 +472,18 @@ impl Keeper {
     fn poll(&mut self, hands: &mut Hands<'_>) -> Result<(), String> {
         let Some((origin, job)) = self.job.take() else { return Ok(()) };
         let next = match job {
-            Job::Saving { worker: Some(worker), tag, info, files, sequence } => match worker.poll() {
-                None => Job::Saving { worker: Some(worker), tag, info, files, sequence },
+            Job::Saving { worker: Some(worker), tag, info, files, sequence, copied } => match worker.poll() {
+                None => Job::Saving { worker: Some(worker), tag, info, files, sequence, copied },
                 Some(result) => self.stored(origin, tag, result, hands)?,
             },
+            Job::Saving {
+                worker: None,
+                copied: true,
+                tag,
+                info: Some(info),
+                files: Some(files),
+                sequence,
+            } => self.go_on_storing((sequence, tag), info, files)?,
             Job::Fetching { worker } => match worker.poll() {
                 None => Job::Fetching { worker },
                 Some(Err(why)) => {
@@ -495,10 +509,21 @@ impl Keeper {
         };
         if matches!(next, Job::Ending) && self.swaps.is_empty() {
             let failure = self.failure.take();
+            self.kept.release();
+            self.run_on(hands.core)?;
             return self.answer(origin, failure, hands.core);
         }
         self.job = Some((origin, next));
         Ok(())
+    }
+
+    /// A snapshot has taken the place of another one.
+    fn remove_unneeded_images(&mut self) -> Result<Job, String> {
+        self.kept.release();
+        let (own, layers) = (self.setup.places.own.clone(), self.disks.all_layers());
+        let ours = self.setup.mode == Mode::Record;
+        let work = move || work::remove_unneeded_images(&own, layers, ours);
+        Ok(Job::Deleting { worker: Worker::<()>::start(Arc::clone(&self.doorbell), work)? })
     }
 
     fn stored(
@@ -510,7 +535,7 @@ impl Keeper {
     ) -> Result<Job, String> {
         self.base = None;
         match result {
-            Ok(Stored::Yes(snapshot)) => {
+            Ok(Stored::Yes { snapshot, replaces }) => {
                 if self.setup.mode == Mode::Replay && !self.disks.has_any() {
                     self.announce_one(hands.core, &snapshot.info)?;
                 }
@@ -524,6 +549,9 @@ impl Keeper {
                         self.queue.push_back((Origin::Clock, Request::Delete(oldest)));
                     }
                 }
+                if replaces {
+                    return self.remove_unneeded_images();
+                }
             }
             // Saved once more, all of it.
             Ok(Stored::BaseGone) => return self.begin_save(Some(tag), hands.core),
@@ -535,9 +563,8 @@ impl Keeper {
     /// The snapshot is unpacked: the machine takes it between two instructions.
     fn hand_to_machine(&mut self, fetched: Fetched, hands: &mut Hands<'_>) -> Result<Job, String> {
         let Fetched { store, snapshot, files } = fetched;
-        if self.disks.change() {
-            self.disks.clone().take_over(&snapshot.info.disks, store.root())?;
-        }
+        let targets = self.check_disks(&snapshot.info.disks, store.root())?;
+        self.stand_still(hands.core)?;
         let sequence = self.send_state(&files, hands)?;
         if self.setup.mode == Mode::Record {
             let info = &snapshot.info;
@@ -546,6 +573,6 @@ impl Keeper {
             let uuid = uuid::Uuid::new_v4().hyphenated().to_string();
             hands.core.desk.cuts.insert(sequence, Cut { icount: Icount(info.icount), keeps, uuid });
         }
-        Ok(Job::Loading { sequence, store, snapshot: Box::new(snapshot) })
+        Ok(Job::Loading { sequence, store, snapshot: Box::new(snapshot), targets })
     }
 }

@@ -3,11 +3,14 @@
 //! The vCPU process saves and takes states (`replay::handover`); this process alone reads and writes the store (`replay::store`), in
 //! threads, so that neither the guest nor the loop waits for compression. `desk` is what monitors and the vCPU process leave for
 //! `keeper`, which does one thing after the other; `work` is what its threads do; `disks` knows on which layer each disk
-//! goes on.
+//! of a recording goes on, `kept` what disks that are written in place have held; `disk_jobs` lets them.
 
 pub mod desk;
+mod disk_jobs;
 pub mod disks;
 pub mod keeper;
+pub mod kept;
+pub mod kept_file;
 pub mod places;
 mod work;
 

@@ -1,5 +1,6 @@
 //! What takes long and is done in threads: compressing and writing, reading and unpacking, deleting.
 
+use super::kept_file::{self, Lock};
 use super::places::Places;
 use nix::sys::eventfd::EventFd;
 use replay::difference;
@@ -8,6 +9,7 @@ use replay::machine::Machine;
 use replay::manifest::{self, Manifest};
 use replay::store::{Info, NewPages, PageTable, Snapshot, Store, StoreError};
 use std::io::{BufWriter, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::thread;
@@ -50,7 +52,12 @@ impl<T> Worker<Result<T, String>> {
 #[derive(Debug)]
 pub enum Stored {
     /// It is on disk.
-    Yes(Box<Snapshot>),
+    Yes {
+        /// As it is there.
+        snapshot: Box<Snapshot>,
+        /// There was another one with its name.
+        replaces: bool,
+    },
     /// Pages of the one before it are gone.
     BaseGone,
 }
@@ -60,11 +67,28 @@ pub fn store(store: &Store, info: Info, base: PageTable, mut files: Files) -> Re
     let (handover, state) = files.read()?;
     let base = if handover.is_partial { base } else { PageTable::new() };
     let pages = NewPages { base, numbers: &handover.pages, contents: &files.pages };
+    let replaces = store.holds(&info.tag);
     match store.save(info, state, pages) {
-        Ok(snapshot) => Ok(Stored::Yes(Box::new(snapshot))),
+        Ok(snapshot) => Ok(Stored::Yes { snapshot: Box::new(snapshot), replaces }),
         Err(StoreError::BaseGone(_)) => Ok(Stored::BaseGone),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// Removes images of disks that no snapshot in a store needs, nor the run (`layers`). `ours`: all there are belong to this run.
+pub fn remove_unneeded_images(store: &Store, layers: Vec<PathBuf>, ours: bool) -> Result<(), String> {
+    let directory = store.root().join(kept_file::DIRECTORY);
+    // Before it is looked at who needs what: nobody stores a snapshot from here on.
+    let Some(lock) = Lock::exclusive(&directory) else { return Ok(()) };
+    let (snapshots, unreadable) = store.list().map_err(|error| error.to_string())?;
+    if !unreadable.is_empty() {
+        // Nobody knows what it needs.
+        return Ok(());
+    }
+    let of_disks = snapshots.iter().flat_map(|info| &info.disks).filter_map(|disk| disk.layers.as_ref());
+    let mut needed = layers;
+    needed.extend(of_disks.flatten().map(|layer| store.root().join(layer)));
+    kept_file::remove_unneeded(&lock, &directory, &needed, ours)
 }
 
 /// A snapshot that is ready to be handed to the vCPU process.
@@ -97,22 +121,19 @@ pub fn fetch(
         && !recorded.iter().any(passes)
         && store != places.own
     {
+        let mut info = snapshot.info.clone();
+        for disk in &mut info.disks {
+            if let Some(layers) = &mut disk.layers {
+                *layers = kept_file::bring(store.root(), layers, places.own.root())?;
+            }
+        }
         let numbers = files.numbers.clone();
         let pages = NewPages { base: PageTable::new(), numbers: &numbers, contents: &files.files.pages };
-        let info = moved(snapshot.info.clone(), &store);
         let saved = places.own.save(info, snapshot.state.clone(), pages);
         let snapshot = saved.map_err(|error| error.to_string())?;
         return Ok(Fetched { store: places.own.clone(), snapshot, files: files.files });
     }
     Ok(Fetched { store, snapshot, files: files.files })
-}
-
-/// A description for another store: layers of disks stay where they are, and their names are relative to the store they came from.
-fn moved(mut info: Info, from: &Store) -> Info {
-    for layer in info.disks.iter_mut().filter_map(|disk| disk.layers.as_mut()).flatten() {
-        *layer = from.root().join(&*layer).display().to_string();
-    }
-    info
 }
 
 /// QEMU's words.

@@ -102,7 +102,7 @@ mod tests {
             flush_to_disk: true,
             restartable: false,
         };
-        let disk = Disk::new(open::open_memory(8192).unwrap(), behaviour, Complaints::new("test"));
+        let disk = Disk::new(open::open_memory(8192, None).unwrap(), behaviour, Complaints::new("test"));
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x10000)]).unwrap();
         (Blkreplay::new(disk, 2), memory)
     }

@@ -6,6 +6,7 @@
 use super::image::Image;
 use super::lock::Use;
 use super::open::{self, Format};
+use super::restore::{self, Restored, Source};
 use imago::ShallowMapping;
 use std::path::{Path, PathBuf};
 
@@ -24,15 +25,17 @@ pub struct Committed {
 }
 
 /// What the layer has at some place.
-enum Piece {
+pub(super) enum Piece {
+    /// Data.
     Data,
+    /// Zeros.
     Zeros,
     /// Nothing: what is below shows.
     Nothing,
 }
 
 /// Most layers below one another; more is a loop.
-const CHAIN_MAX: usize = 1024;
+pub(super) const CHAIN_MAX: usize = 1024;
 
 /// Merges the qcow2 image at `layer` into the image below it, and waits until that is on the host's disk.
 pub fn commit(layer: &Path) -> Result<Committed, String> {
@@ -40,29 +43,40 @@ pub fn commit(layer: &Path) -> Result<Committed, String> {
     merge(layer, &path, format)
 }
 
-/// Merges all layers from `top` down to `base` into it, the lowest first. They stay as they are.
-pub fn commit_chain(top: &Path, base: &Path) -> Result<Committed, String> {
+/// Merges all layers from `top` down to `base` into it, the lowest first. They stay as they are. Below layers of a recording that
+/// starts from a snapshot there may be no image: then they hold all of the disk, and the base becomes equal to them.
+pub fn commit_chain(top: &Path, base: &Path, format: Format) -> Result<Committed, String> {
     let identity = |path: &Path| {
         std::fs::canonicalize(path).map_err(|error| format!("cannot find '{}': {error}", path.display()))
     };
     let wanted = identity(base)?;
     let (mut layers, mut layer) = (vec![], top.to_path_buf());
-    let format = loop {
-        let (path, format) = below(&layer)?;
+    loop {
+        let (_, backing) = open::open_alone(&layer)?;
+        let Some(backing) = backing else { return commit_whole(top, base, format) };
+        let (path, _) = open::resolve(&backing, &layer)?;
         layers.push(std::mem::replace(&mut layer, path));
         if identity(&layer)? == wanted {
-            break format;
+            break;
         }
         if layers.len() == CHAIN_MAX {
             return Err(format!("'{}' is not below '{}'", base.display(), top.display()));
         }
-    };
+    }
     let mut all = Committed { base: base.into(), copied: 0, zeroed: 0 };
     for layer in layers.iter().rev() {
-        let done = merge(layer, base, format)?;
+        let done = merge(layer, base, Some(format))?;
         (all.copied, all.zeroed) = (all.copied + done.copied, all.zeroed + done.zeroed);
     }
     Ok(all)
+}
+
+/// Writes what `top` and those below it hold into an image that is not below them.
+fn commit_whole(top: &Path, base: &Path, format: Format) -> Result<Committed, String> {
+    let mut image = open::open(base, Some(format), Use::Write)?;
+    let source = Source { from: top.into(), mark: None, known: None };
+    let Restored { copied, zeroed } = restore::restore(&mut image, Some(base), &source)?;
+    Ok(Committed { base: base.into(), copied, zeroed })
 }
 
 /// The image below a layer, and its format, if that is said.
@@ -73,8 +87,13 @@ fn below(layer: &Path) -> Result<(PathBuf, Option<Format>), String> {
 }
 
 fn merge(layer: &Path, path: &Path, format: Option<Format>) -> Result<Committed, String> {
-    let (mut top, _) = open::open_alone(layer)?;
     let mut base = open::open(path, format, Use::Write)?;
+    merge_into(layer, &mut base, path)
+}
+
+/// Writes what a layer holds into an image that is open.
+pub(super) fn merge_into(layer: &Path, base: &mut Image, path: &Path) -> Result<Committed, String> {
+    let (mut top, _) = open::open_alone(layer)?;
     let cannot = |error: std::io::Error| {
         format!("cannot commit '{}' to '{}': {error}", layer.display(), path.display())
     };
@@ -104,7 +123,7 @@ fn merge(layer: &Path, path: &Path, format: Option<Format>) -> Result<Committed,
 }
 
 /// What is at `offset` of a layer that was opened without what is below it, and for how long, at most `CHUNK`.
-fn piece_at(layer: &Image, offset: u64) -> std::io::Result<(Piece, u64)> {
+pub(super) fn piece_at(layer: &Image, offset: u64) -> std::io::Result<(Piece, u64)> {
     let rest = (layer.size() - offset).min(CHUNK);
     let (mapping, length) = layer.access().get_shallow_mapping(offset, rest)?;
     let piece = match mapping {

@@ -27,7 +27,7 @@ pub struct BlockDevice {
     order: Blkreplay,
     config: Config,
     limits: Limits,
-    /// Readable while a queue was left with requests in it.
+    /// Readable while a queue was left with requests in it, or there is something to do between requests.
     again: EventFd,
     finished: bool,
 }
@@ -45,6 +45,9 @@ impl BlockDevice {
         let order = Blkreplay::new(disk, usize::from(config.queues));
         let mut device = BlockDevice { order, config, limits, again, finished: false };
         device.follow_cache_mode();
+        if device.order.disk().is_busy() {
+            device.come_again()?;
+        }
         Ok(device)
     }
 
@@ -103,16 +106,20 @@ impl BlockDevice {
     /// Comes again if there is more; an image is closed in order even if the device ends here.
     fn go_on(&mut self, empty: Result<bool, String>) -> Result<(), String> {
         match empty {
-            Ok(true) => Ok(()),
-            Ok(false) => {
-                let woken = self.again.write(1);
-                woken.map(drop).map_err(|error| format!("cannot write to an eventfd: {error}"))
-            }
+            Ok(true) if !self.order.disk().is_busy() => Ok(()),
+            Ok(_) => self.come_again(),
             Err(message) => match self.order.disk().close() {
                 Ok(()) => Err(message),
                 Err(second) => Err(format!("{message}; {second}")),
             },
         }
+    }
+}
+
+impl BlockDevice {
+    fn come_again(&self) -> Result<(), String> {
+        let woken = self.again.write(1);
+        woken.map(drop).map_err(|error| format!("cannot write to an eventfd: {error}"))
     }
 }
 
@@ -186,6 +193,8 @@ impl Backend for BlockDevice {
             return Ok(());
         }
         let all_empty = self.serve_all(queues);
+        // Also when requests never end: who waits for the copy shall get it.
+        self.order.disk().step();
         self.go_on(all_empty)
     }
 

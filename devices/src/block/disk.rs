@@ -7,6 +7,7 @@
 use super::complaints::Complaints;
 use super::image::Image;
 use super::request::{IOERR, Operation, Range};
+use super::upkeep::Upkeep;
 use crate::rings::Segment;
 use std::io;
 use vm_memory::{Bytes, GuestMemoryBackend, GuestMemoryMmap, VolatileSlice};
@@ -45,12 +46,28 @@ pub struct Disk {
     /// Every write is flushed at once: the driver cannot or does not flush by itself.
     pub write_through: bool,
     complaints: Complaints,
+    upkeep: Upkeep,
 }
 
 impl Disk {
     /// A disk with the contents of `image`.
     pub fn new(image: Image, behaviour: Behaviour, complaints: Complaints) -> Disk {
-        Disk { image, behaviour, write_through: false, complaints }
+        Disk { image, behaviour, write_through: false, complaints, upkeep: Upkeep::default() }
+    }
+
+    /// The same with more to do beside its requests.
+    pub fn with_upkeep(self, upkeep: Upkeep) -> Disk {
+        Disk { upkeep, ..self }
+    }
+
+    /// Whether there is something to do between requests.
+    pub fn is_busy(&self) -> bool {
+        self.upkeep.is_busy()
+    }
+
+    /// Does a little of it.
+    pub fn step(&mut self) {
+        self.upkeep.step(&mut self.image);
     }
 
     /// Carries out one operation, to its end; the answer is its status.
@@ -79,6 +96,7 @@ impl Disk {
     /// The last flush, and the last complaints.
     pub fn close(&mut self) -> Result<(), String> {
         self.complaints.say_held_back();
+        self.upkeep.close();
         let result = self.image.flush(self.behaviour.flush_to_disk);
         result.map_err(|error| format!("cannot write the last changes to the image: {error}"))
     }
@@ -91,6 +109,7 @@ impl Disk {
 
     fn write(&mut self, offset: u64, from: &[Segment], memory: &GuestMemoryMmap) -> u8 {
         let Some(buffers) = buffers(from, memory) else { return IOERR };
+        self.upkeep.before_change(&mut self.image, offset, length(&buffers) as u64);
         let result = self.image.write(&buffers, offset).and_then(|()| self.settle());
         self.status(result, || format!("write of {} bytes at byte {offset}", length(&buffers)))
     }
@@ -125,6 +144,7 @@ impl Disk {
 
     fn zero(&mut self, what: &str, ranges: &[Range], unmap: impl Fn(&Range) -> bool) -> u8 {
         for range in ranges {
+            self.upkeep.before_change(&mut self.image, range.offset, range.length);
             let result = self.image.write_zeroes(range.offset, range.length, unmap(range));
             let result = result.and_then(|()| self.settle());
             let status =

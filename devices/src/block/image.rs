@@ -6,7 +6,9 @@
 use super::request::SECTOR;
 use imago::io_buffers::{IoVector, IoVectorMut};
 use imago::storage::DynStorage;
-use imago::{FormatAccess, format};
+use imago::{FormatAccess, Mapping, format};
+use replay::clusters;
+use std::fs::File;
 use std::io;
 use vm_memory::VolatileSlice;
 
@@ -22,13 +24,20 @@ const ZEROS: usize = 1 << 18;
 pub struct Image {
     access: FormatAccess<Storage>,
     size: u64,
+    /// The file, if its bytes are those of the disk: holes can be found in it.
+    file: Option<File>,
 }
 
 impl Image {
     /// Takes over an image that imago has opened.
     pub fn new(access: FormatAccess<Storage>) -> Image {
         let size = access.size().next_multiple_of(SECTOR);
-        Image { access, size }
+        Image { access, size, file: None }
+    }
+
+    /// The same of a raw image in this file.
+    pub fn of_raw_file(access: FormatAccess<Storage>, file: File) -> Image {
+        Image { file: Some(file), ..Image::new(access) }
     }
 
     /// Bytes of the disk, a multiple of `SECTOR`.
@@ -67,6 +76,21 @@ impl Image {
             offset += length;
         }
         Ok(())
+    }
+
+    /// How many bytes from `offset` on are known to be zero without being read, at most `length`.
+    pub fn zeros_at(&self, offset: u64, length: u64) -> io::Result<u64> {
+        if let Some(file) = &self.file {
+            let data = clusters::next_data(file, offset)?;
+            return Ok(data.map_or(length, |data| length.min(data.saturating_sub(offset))));
+        }
+        let (mapping, found) = self.access.get_mapping(offset, length)?;
+        Ok(match mapping {
+            Mapping::Zero { .. } => found.min(length),
+            Mapping::Eof { .. } => length,
+            // imago may learn of other things; then reading is the safe answer.
+            _ => 0,
+        })
     }
 
     /// Reads `bytes.len()` bytes at `offset`.

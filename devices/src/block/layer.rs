@@ -1,6 +1,6 @@
 //! Copy-on-write layers: new qcow2 images over a base that is never changed.
 
-use super::header::NAME_MAX;
+use super::header::{self, NAME_MAX};
 use super::image::{Image, Storage};
 use super::lock::{self, Use};
 use super::open::{self, Format};
@@ -8,6 +8,7 @@ use imago::FormatCreateBuilder;
 use imago::qcow2::Qcow2;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use tempfile::TempPath;
 
 /// How a layer names what is below it.
 pub struct BaseName {
@@ -28,17 +29,17 @@ impl BaseName {
         }
     }
 
-    /// The same for a layer at `path`: one that is beside its base names only the file, so that both may be moved.
+    /// The same for a layer at `path`: a base beside it, or in a directory there, gets a relative name, so that both may be moved.
     pub fn seen_from(self, layer: &Path) -> BaseName {
         let directory = match layer.parent() {
             Some(parent) if parent != Path::new("") => parent,
             _ => Path::new("."),
         };
         let base = PathBuf::from(&self.name);
-        let is_beside = std::fs::canonicalize(directory).is_ok_and(|found| base.parent() == Some(&*found));
-        match base.file_name().and_then(|name| name.to_str()) {
+        let directory = std::fs::canonicalize(directory).unwrap_or_default();
+        match base.strip_prefix(&directory).ok().and_then(|name| name.to_str()) {
             // A colon would make it the name of a protocol.
-            Some(name) if is_beside && !name.contains(':') => BaseName { name: name.into(), ..self },
+            Some(name) if !name.contains(':') => BaseName { name: name.into(), ..self },
             _ => self,
         }
     }
@@ -68,6 +69,36 @@ pub fn create(path: &Path, base: Image, name: &BaseName) -> Result<Image, String
     Ok(image)
 }
 
+/// Makes an empty image that is to appear at `place` later, over another one if there is one.
+pub fn create_part(
+    place: &Path,
+    size: u64,
+    below: Option<(Image, BaseName)>,
+) -> Result<(Image, TempPath), String> {
+    let cannot = |error: &dyn std::fmt::Display| format!("cannot make '{}': {error}", place.display());
+    let directory = place.parent().unwrap_or(Path::new("."));
+    let file = tempfile::Builder::new().prefix(".kept-").suffix(".part").tempfile_in(directory);
+    let (file, temporary) = file.map_err(|error| cannot(&error))?.into_parts();
+    let image = match below {
+        Some((base, name)) => format(file, base, &name).map_err(|why| cannot(&why))?,
+        None => format_alone(file, size).map_err(|why| cannot(&why))?,
+    };
+    Ok((image, temporary))
+}
+
+/// Goes on with a layer in a file that has no name and outlives the process, or makes it there.
+pub fn open_contents(file: File, base: Image, name: &BaseName) -> Result<Image, String> {
+    let cannot = |error: &dyn std::fmt::Display| format!("cannot use the temporary layer: {error}");
+    let length = file.metadata().map_err(|error| cannot(&error))?.len();
+    if length == 0 {
+        return format(file, base, name).map_err(|why| cannot(&why));
+    }
+    let header = header::read(&file, length).map_err(|why| cannot(&why))?;
+    header.check_complete(&file, length).map_err(|why| cannot(&why))?;
+    let image = open::qcow2(file, Some(base.into_access()), Use::Write).map_err(|why| cannot(&why))?;
+    Ok(Image::new(image))
+}
+
 /// Makes a layer that has no name and goes with the process.
 pub fn create_anonymous(base: Image, name: &BaseName) -> Result<Image, String> {
     let directory = std::env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
@@ -86,4 +117,11 @@ fn format(file: File, base: Image, name: &BaseName) -> Result<Image, String> {
         .backing(name.name.clone(), name.format.name().to_string());
     layer.create().map_err(error_text)?;
     Ok(Image::new(open::qcow2(file, Some(base.into_access()), Use::Write)?))
+}
+
+fn format_alone(file: File, size: u64) -> Result<Image, String> {
+    let error_text = |error: std::io::Error| error.to_string();
+    let storage = open::storage(file.try_clone().map_err(error_text)?)?;
+    Qcow2::<Storage>::create_builder(storage).size(size).create().map_err(error_text)?;
+    Ok(Image::new(open::qcow2(file, None, Use::Write)?))
 }

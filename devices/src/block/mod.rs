@@ -2,8 +2,10 @@
 //!
 //! Reading order: `open`, `ordered` and `layer` (image files), `image` (bytes of a disk), `request` (what a driver asks for),
 //! `disk` (what is done then), `blkreplay` (in which order), `config` (what the driver is told), `device` (the
-//! back-end). `commit` merges a layer into its base.
+//! back-end). `upkeep` and `keep`: what the disk holds is copied while it is in use; `restore`: it gets such contents
+//! again. `commit` merges a layer into its base.
 
+pub mod arguments;
 pub mod blkreplay;
 pub mod commit;
 pub mod complaints;
@@ -12,14 +14,18 @@ pub mod device;
 pub mod disk;
 pub mod header;
 pub mod image;
+pub mod keep;
 pub mod layer;
 pub mod lock;
 pub mod open;
 pub mod ordered;
 pub mod request;
+pub mod restore;
+pub mod upkeep;
 
 use crate::front_end::{self, Common};
 use crate::lifetime::Stop;
+use arguments::Keeping;
 use clap::{Parser, ValueEnum};
 use complaints::Complaints;
 use config::Config;
@@ -82,12 +88,14 @@ struct Arguments {
     /// Serve nothing: write what this layer holds into the image below it, print how much, and exit.
     #[arg(long, value_name = "LAYER", exclusive = true)]
     commit: Option<PathBuf>,
-    /// Serve nothing: write what this layer and those below it hold into this base, print how much, and exit.
-    #[arg(long, value_names = ["LAYER", "BASE"], num_args = 2, exclusive = true)]
+    /// Serve nothing: write what this layer and those below it hold into this base of this format, print how much, and exit.
+    #[arg(long, value_names = ["LAYER", "BASE", "FORMAT"], num_args = 3, exclusive = true)]
     commit_chain: Vec<PathBuf>,
     /// Hand what a request changes to the host before the request is complete: another process may go on after this one dies.
     #[arg(long)]
     restartable: bool,
+    #[command(flatten)]
+    keeping: Keeping,
     #[command(flatten)]
     common: Common,
 }
@@ -126,8 +134,10 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), String> {
         println!("{}", commit::report(&commit::commit(layer)?));
         return Ok(());
     }
-    if let [layer, base] = &arguments.commit_chain[..] {
-        println!("{}", commit::report(&commit::commit_chain(layer, base)?));
+    if let [layer, base, format] = &arguments.commit_chain[..] {
+        let name = format.to_string_lossy();
+        let format = Format::from_str(&name, false).map_err(|_| format!("'{name}' is not raw or qcow2"))?;
+        println!("{}", commit::report(&commit::commit_chain(layer, base, format)?));
         return Ok(());
     }
     let label = common.label.clone().unwrap_or_else(|| "block".into());
@@ -151,13 +161,19 @@ impl Arguments {
         if !size.is_multiple_of(u64::from(block)) {
             return Err(format!("the disk has {size} bytes, which are not whole blocks of {block} bytes"));
         }
-        let image = match &self.layer {
+        let mut image = match &self.layer {
             Some(path) => layer::create(path, base, &name.seen_from(path))?,
-            None if self.snapshot => layer::create_anonymous(base, &name)?,
+            None if self.snapshot => match self.keeping.contents()? {
+                Some(contents) => layer::open_contents(contents, base, &name)?,
+                None => layer::create_anonymous(base, &name)?,
+            },
             None => base,
         };
+        let in_place = self.image.as_deref().filter(|_| self.is_in_place());
+        let upkeep = self.keeping.begin(&mut image, in_place)?;
         let config = Config::new(size, block, self.num_queues, self.read_only, self.discard);
-        BlockDevice::new(Disk::new(image, behaviour, Complaints::new(label)), config)
+        let disk = Disk::new(image, behaviour, Complaints::new(label)).with_upkeep(upkeep);
+        BlockDevice::new(disk, config)
     }
 
     fn behaviour(&self) -> Result<Behaviour, String> {
@@ -200,7 +216,9 @@ impl Arguments {
         }
         match self.driver {
             Driver::NullCo => Ok((open::open_null(size)?, BaseName::of_driver("null-co"))),
-            Driver::Memory | Driver::File => Ok((open::open_memory(size)?, BaseName::of_driver("memory"))),
+            Driver::Memory | Driver::File => {
+                Ok((open::open_memory(size, self.keeping.contents()?)?, BaseName::of_driver("memory")))
+            }
         }
     }
 
@@ -209,8 +227,12 @@ impl Arguments {
             Some(format) => format,
             None => open::probe(path)?,
         };
-        let in_place = self.layer.is_none() && !self.snapshot && !self.read_only;
-        let use_ = if in_place { Use::Write } else { Use::Read };
+        let use_ = if self.is_in_place() { Use::Write } else { Use::Read };
         Ok((open::open(path, Some(format), use_)?, BaseName::of_file(path, format)?))
+    }
+
+    /// Whether what is written goes to the image.
+    fn is_in_place(&self) -> bool {
+        self.layer.is_none() && !self.snapshot && !self.read_only
     }
 }

@@ -20,7 +20,7 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Most images below one another; more is a loop.
-const CHAIN_MAX: usize = 64;
+pub const CHAIN_MAX: usize = 512;
 
 /// Formats of image files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -43,7 +43,7 @@ impl Format {
 
 /// Opens the image at `path`, and all below it to read. Without a format it is found out.
 pub fn open(path: &Path, format: Option<Format>, use_: Use) -> Result<Image, String> {
-    open_in_chain(path, format, use_, 0).map(Image::new)
+    open_in_chain(path, format, use_, 0)
 }
 
 /// A disk of zeros that forgets what is written.
@@ -51,12 +51,15 @@ pub fn open_null(size: u64) -> Result<Image, String> {
     raw(Box::new(Null::new(size)), true).map(Image::new)
 }
 
-/// A disk in memory, zeros at first.
-pub fn open_memory(size: u64) -> Result<Image, String> {
-    let file = memfd_create(c"reprise-disk", MFdFlags::MFD_CLOEXEC).map(File::from);
-    let file = file.map_err(|error| format!("cannot make a memory file: {}", error.desc()))?;
+/// A disk in memory, zeros at first. `contents`: the file with its bytes, if there is one.
+pub fn open_memory(size: u64, contents: Option<File>) -> Result<Image, String> {
+    let make = || memfd_create(c"reprise-disk", MFdFlags::MFD_CLOEXEC).map(File::from);
+    let file = match contents {
+        Some(file) => file,
+        None => make().map_err(|error| format!("cannot make a memory file: {}", error.desc()))?,
+    };
     file.set_len(size).map_err(|error| format!("cannot make a disk of {size} bytes in memory: {error}"))?;
-    raw(storage(file)?, true).map(Image::new)
+    raw_file(file, true)
 }
 
 /// Gives an open file to imago.
@@ -71,12 +74,7 @@ pub fn probe(path: &Path) -> Result<Format, String> {
     probe_file(&file, path)
 }
 
-fn open_in_chain(
-    path: &Path,
-    format: Option<Format>,
-    use_: Use,
-    depth: usize,
-) -> Result<FormatAccess<Storage>, String> {
+fn open_in_chain(path: &Path, format: Option<Format>, use_: Use, depth: usize) -> Result<Image, String> {
     if depth > CHAIN_MAX {
         return Err(format!("'{}' has more than {CHAIN_MAX} images below it; is it a loop?", path.display()));
     }
@@ -87,8 +85,8 @@ fn open_in_chain(
         None => probe_file(&file, path)?,
     };
     match format {
-        Format::Raw => raw(storage(file)?, use_ == Use::Write),
-        Format::Qcow2 => open_qcow2(file, length, path, use_, depth),
+        Format::Raw => raw_file(file, use_ == Use::Write),
+        Format::Qcow2 => open_qcow2(file, length, path, use_, depth).map(Image::new),
     }
 }
 
@@ -129,7 +127,8 @@ pub fn qcow2(
 
 fn open_backing(backing: &Backing, above: &Path, depth: usize) -> Result<FormatAccess<Storage>, String> {
     let (path, format) = resolve(backing, above)?;
-    open_in_chain(&path, format, Use::Read, depth + 1).map_err(|why| below(above, &why))
+    let image = open_in_chain(&path, format, Use::Read, depth + 1).map_err(|why| below(above, &why))?;
+    Ok(image.into_access())
 }
 
 fn below(above: &Path, why: &str) -> String {
@@ -212,6 +211,11 @@ fn probe_file(file: &File, path: &Path) -> Result<Format, String> {
     }
 }
 
+fn raw_file(file: File, writable: bool) -> Result<Image, String> {
+    let same = file.try_clone().map_err(|error| format!("cannot use the file: {error}"))?;
+    Ok(Image::of_raw_file(raw(storage(file)?, writable)?, same))
+}
+
 fn raw(storage: Storage, writable: bool) -> Result<FormatAccess<Storage>, String> {
     let image =
         Raw::open_image(storage, writable).map_err(|error| format!("cannot use the file: {error}"))?;
@@ -250,7 +254,7 @@ mod tests {
 
     #[test]
     fn disks_on_no_file() {
-        let mut memory = open_memory(4096).unwrap();
+        let mut memory = open_memory(4096, None).unwrap();
         memory.write_bytes(&[7; 512], 1024).unwrap();
         memory.write_zeroes(1030, 4, true).unwrap();
         let mut bytes = [0xee; 16];

@@ -151,12 +151,12 @@ impl Live {
     fn control(&mut self, machine: &mut Machine, sequence: u64, control: Control) -> Result<Flow, RunError> {
         let mut flow = Flow::Go;
         match control {
-            Control::Save { full, hold_disks } => {
-                self.saves.ask_to_save(sequence, full, hold_disks);
+            Control::Save { full, held } => {
+                self.saves.ask_to_save(sequence, full, held);
                 return Ok(Flow::Go);
             }
-            Control::Load { hold_disks } => {
-                self.saves.ask_to_load(sequence, hold_disks);
+            Control::Load { held } => {
+                self.saves.ask_to_load(sequence, held);
                 return Ok(Flow::Go);
             }
             Control::Stop => {

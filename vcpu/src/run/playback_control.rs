@@ -24,12 +24,12 @@ impl Playback {
                 return self.wish(machine, Goal::of_monitor(place, sequence));
             }
             Control::SeekTime { vtime } => return self.wish(machine, Goal::of_time(vtime, sequence)),
-            Control::Save { full, hold_disks } => {
-                self.saves.ask_to_save(sequence, full, hold_disks);
+            Control::Save { full, held } => {
+                self.saves.ask_to_save(sequence, full, held);
                 return Ok(Flow::Go);
             }
-            Control::Load { hold_disks } => {
-                self.saves.ask_to_load(sequence, hold_disks);
+            Control::Load { held } => {
+                self.saves.ask_to_load(sequence, held);
                 return Ok(Flow::Go);
             }
             Control::Inspect { query } => {

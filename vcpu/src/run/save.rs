@@ -99,9 +99,9 @@ impl Machine {
         self.service.is_served()
     }
 
-    /// Gives disks nothing more until they have another back-end.
-    pub fn hold_disks(&mut self) -> Result<(), RunError> {
-        Ok(self.service.hold_disks()?)
+    /// Gives these devices nothing more until they have other back-ends.
+    pub fn hold(&mut self, devices: &[DeviceIndex]) -> Result<(), RunError> {
+        Ok(self.service.hold(devices)?)
     }
 
     /// Devices with answers that the guest has not got.
@@ -163,7 +163,7 @@ impl Machine {
 
     /// Takes the state, all pages of which have been compared. With an error inside, nothing was changed. The machine must be between two
     /// instructions.
-    pub fn finish_load(&mut self, hold_disks: bool) -> Result<Result<Taken, Refused>, RunError> {
+    pub fn finish_load(&mut self, held: &[DeviceIndex]) -> Result<Result<Taken, Refused>, RunError> {
         self.flush_consoles()?;
         self.finish_copying();
         self.note_written();
@@ -175,7 +175,7 @@ impl Machine {
         let pages = incoming.write(&mut self.core.mem.ram).map_err(unreadable)?;
         let Incoming { handover, whole: WholeState { state, rtc_look, undelivered }, .. } = *incoming;
         state.restore(&mut self.core).map_err(|error| RunError::Setup(error.to_string()))?;
-        self.service.resume(&mut self.core, undelivered, hold_disks)?;
+        self.service.resume(&mut self.core, undelivered, held)?;
         self.state_was_replaced();
         self.rtc_look = rtc_look;
         self.save_base.begin();

@@ -70,7 +70,7 @@ fn twin(files: &Files) -> Files {
 fn load(machine: &mut Machine, files: &Files) -> Result<Handover, Refused> {
     machine.begin_load(twin(files)).unwrap()?;
     assert!(machine.compare_some(usize::MAX).unwrap());
-    Ok(machine.finish_load(false).unwrap()?.handover)
+    Ok(machine.finish_load(&[]).unwrap()?.handover)
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn a_load_while_the_machine_runs_looks_again_only_at_what_was_written() {
     }
     assert!(to > 21_000, "the guest ran while pages were compared");
     one.core.mem.ram.write_bytes(PAGES + 0x10_0000, &[2; 0x1000]);
-    let taken = one.finish_load(false).unwrap().unwrap();
+    let taken = one.finish_load(&[]).unwrap().unwrap();
     assert!((7..40).contains(&taken.pages), "{}", taken.pages);
     assert_eq!(one.digests().unwrap(), wanted);
     // RAM is replaced in the middle, as by a reset: nothing that was compared counts.
@@ -161,7 +161,7 @@ fn a_load_while_the_machine_runs_looks_again_only_at_what_was_written() {
     one.incoming.as_mut().unwrap().begin_again(touched);
     assert!(!one.compare_some(1).unwrap());
     assert!(one.compare_some(usize::MAX).unwrap());
-    one.finish_load(false).unwrap().unwrap();
+    one.finish_load(&[]).unwrap().unwrap();
     assert_eq!(one.digests().unwrap(), wanted);
 }
 

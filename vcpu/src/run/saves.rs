@@ -13,10 +13,10 @@ use std::time::Duration;
 const NAP: Duration = Duration::from_micros(100);
 
 /// One request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Asked {
-    Save { sequence: u64, full: bool, hold_disks: bool },
-    Load { sequence: u64, hold_disks: bool },
+    Save { sequence: u64, full: bool, held: Vec<DeviceIndex> },
+    Load { sequence: u64, held: Vec<DeviceIndex> },
 }
 
 /// What came of looking at the requests.
@@ -48,19 +48,19 @@ pub struct Saves {
     asked: VecDeque<Asked>,
     /// The save whose pages are being copied.
     copying: Option<u64>,
-    /// The load whose pages are being compared, and whether disks are to be held.
-    comparing: Option<(u64, bool)>,
+    /// The load whose pages are being compared, and which disks are to be held.
+    comparing: Option<(u64, Vec<DeviceIndex>)>,
 }
 
 impl Saves {
-    /// A state is to be saved.
-    pub fn ask_to_save(&mut self, sequence: u64, full: bool, hold_disks: bool) {
-        self.asked.push_back(Asked::Save { sequence, full, hold_disks });
+    /// A state is to be saved; the devices `held` then wait for other back-ends.
+    pub fn ask_to_save(&mut self, sequence: u64, full: bool, held: Vec<DeviceIndex>) {
+        self.asked.push_back(Asked::Save { sequence, full, held });
     }
 
-    /// A state is to be taken.
-    pub fn ask_to_load(&mut self, sequence: u64, hold_disks: bool) {
-        self.asked.push_back(Asked::Load { sequence, hold_disks });
+    /// A state is to be taken; the devices `held` then wait for other back-ends.
+    pub fn ask_to_load(&mut self, sequence: u64, held: Vec<DeviceIndex>) {
+        self.asked.push_back(Asked::Load { sequence, held });
     }
 
     /// How long a machine that stands still may wait before it looks again: something is to be done.
@@ -101,15 +101,15 @@ impl Saves {
             Asked::Save { .. } | Asked::Load { .. } => {}
         }
         match self.asked.pop_front() {
-            Some(Asked::Save { sequence, full, hold_disks }) => {
-                let pages = self.save(machine, lane, events, (sequence, full, hold_disks))?;
+            Some(Asked::Save { sequence, full, held }) => {
+                let pages = self.save(machine, lane, events, (sequence, full, &held))?;
                 Ok(Attended::Saved { pages })
             }
-            Some(Asked::Load { sequence, hold_disks }) => {
+            Some(Asked::Load { sequence, held }) => {
                 let files = machine.receive_state()?;
                 match machine.begin_load(files)? {
                     Ok(()) => {
-                        self.comparing = Some((sequence, hold_disks));
+                        self.comparing = Some((sequence, held));
                         self.compare(machine, lane, pages)
                     }
                     Err(why) => self.refuse(lane, sequence, why),
@@ -126,12 +126,11 @@ impl Saves {
         lane: &mut VcpuEnd,
         pages: usize,
     ) -> Result<Attended, RunError> {
-        let Some((sequence, hold_disks)) = self.comparing else { return Ok(Attended::Nothing) };
         if !machine.compare_some(pages)? || !machine.is_served() {
             return Ok(Attended::Nothing);
         }
-        self.comparing = None;
-        match machine.finish_load(hold_disks)? {
+        let Some((sequence, held)) = self.comparing.take() else { return Ok(Attended::Nothing) };
+        match machine.finish_load(&held)? {
             Ok(taken) => Ok(Attended::Loaded { sequence, taken }),
             Err(why) => self.refuse(lane, sequence, why),
         }
@@ -148,16 +147,14 @@ impl Saves {
         machine: &mut Machine,
         lane: &mut VcpuEnd,
         events: Option<u64>,
-        (sequence, full, hold_disks): (u64, bool, bool),
+        (sequence, full, held): (u64, bool, &[DeviceIndex]),
     ) -> Result<usize, RunError> {
         let mut pages = 0;
         if let Some(why) = machine.unsavable() {
             lane.send(&Outbound::Copied { sequence, error: Some(why) })?;
         } else {
             let files = machine.begin_save(full, events)?;
-            if hold_disks {
-                machine.hold_disks()?;
-            }
+            machine.hold(held)?;
             machine.hand_over(&files)?;
             pages = machine.pages_to_copy();
             self.copying = Some(sequence);

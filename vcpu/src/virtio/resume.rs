@@ -96,10 +96,10 @@ impl Service {
         }
     }
 
-    /// Gives disks nothing more until they have another back-end.
-    pub fn hold_disks(&mut self) -> Result<(), WindowError> {
-        for device in self.disks() {
-            if let Some(back_end) = &mut self.back_ends[usize::from(device)] {
+    /// Gives these devices nothing more until they have other back-ends.
+    pub fn hold(&mut self, devices: &[DeviceIndex]) -> Result<(), WindowError> {
+        for device in devices {
+            if let Some(Some(back_end)) = self.back_ends.get_mut(usize::from(*device)) {
                 back_end.hold()?;
             }
         }
@@ -126,7 +126,7 @@ impl Service {
         &mut self,
         core: &mut Core,
         undelivered: Vec<Undelivered>,
-        hold_disks: bool,
+        held: &[DeviceIndex],
     ) -> Result<(), WindowError> {
         self.work.clear();
         self.sent.clear();
@@ -134,9 +134,7 @@ impl Service {
             back_end.stop()?;
         }
         self.staged.iter_mut().for_each(|staged| staged.clear());
-        if hold_disks {
-            self.hold_disks()?;
-        }
+        self.hold(held)?;
         let answered: BTreeSet<(DeviceIndex, u64)> =
             undelivered.iter().map(|(device, done)| (*device, done.tag.number)).collect();
         for index in 0..self.functions.len() {

@@ -228,7 +228,7 @@ fn what_is_on_its_way_at_a_save_is_on_its_way_again_after_a_load() {
     for number in [0, 2, 4] {
         rig.request(0, number, [&b"first"[..], b"second", b"third"][usize::from(number) / 2], 8);
     }
-    rig.service.resume(&mut rig.core, undelivered, false).unwrap();
+    rig.service.resume(&mut rig.core, undelivered, &[]).unwrap();
     assert_eq!(rig.service.staged_devices(), [0]);
     let outs: Vec<Vec<u8>> = rig.fake.borrow().requests.iter().map(|request| request.2.clone()).collect();
     assert_eq!(outs, [b"second".to_vec(), b"third".to_vec()]);
