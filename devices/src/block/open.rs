@@ -19,8 +19,8 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Most images below one another; more is a loop.
-const CHAIN_MAX: usize = 64;
+/// Most images below one another; more is a loop. A recording has one for each save, and hosts give a process 1024 files.
+const CHAIN_MAX: usize = 1000;
 
 /// Formats of image files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
