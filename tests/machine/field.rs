@@ -59,12 +59,12 @@ fn field_a3_a_state_comes_back_as_it_was() {
     assert!(first.table == second.table, "pages differ");
 }
 
-/// A4: no save is refused, whenever it is asked for. (Under the load of a real kernel: `field_a4` of tests/debian.)
+/// A4: no save is refused, whenever it is asked for; a disk's layers may be many. (Under the load of a real kernel: `field_a4` of tests/debian.)
 #[test]
 fn field_a4_no_save_is_refused() {
     let lab = ticker_with_disk();
     let line = "-kernel k -m 16 -serial stdio -icount shift=3,rr=record,rrfile=rec -snapdir snaps";
-    let mut child = lab.start(&format!("{line} -monitor unix:m,server=on,wait=off"));
+    let mut child = lab.start(&format!("{line} {DEVICES} -monitor unix:m,server=on,wait=off"));
     let mut monitor = Monitor::connect(&lab.path("m"));
     let mut dice = Dice::new(41);
     for save in 0..100 {
