@@ -401,15 +401,7 @@ fn run(
     begun.notes.iter().for_each(|note| eprintln!("reprise: {note}"));
     plan.upkeep = begun.upkeep;
     let _pidfile = options.pidfile.as_deref().map(PidFile::create).transpose()?;
-    let mut place = Place::default();
-    if let Some(device) = &options.gdb {
-        let listener = debugger::listen(device).map_err(CliError)?;
-        plan.debugger = Some(listener.fd);
-        place = listener.place;
-        if let Some(warning) = listener.warning {
-            eprintln!("reprise: {warning}");
-        }
-    }
+    let place = expect_debugger(&mut plan, options)?;
     let terminal = Terminal::save();
     let signals = Signals::block()?;
     let result = start(&plan, &signals, journal).map(|(tree, journal)| {
@@ -461,6 +453,17 @@ fn run(
         }
         other => other,
     }
+}
+
+/// Listens where a debugger is expected; the socket's place in the file system.
+fn expect_debugger(plan: &mut Plan, options: &Options) -> Result<Place, RunError> {
+    let Some(device) = &options.gdb else { return Ok(Place::default()) };
+    let listener = debugger::listen(device).map_err(CliError)?;
+    plan.debugger = Some(listener.fd);
+    if let Some(warning) = listener.warning {
+        eprintln!("reprise: {warning}");
+    }
+    Ok(listener.place)
 }
 
 /// Where a run's snapshots are and which of them it begins with.
