@@ -366,13 +366,12 @@ impl Machine {
         Ok(())
     }
 
-    /// Nothing of what was before is left.
+    /// Nothing of what was before is left. Decoded blocks are: pages that were written drop theirs as ever, and the rest is code still.
     pub(super) fn state_was_replaced(&mut self) {
         self.note_written();
         self.reset_asked = false;
         self.rtc_look = None;
         self.answers.clear();
-        self.interpreter.forget_blocks();
     }
 
     /// Digests of all state. Console output goes out first: how much of it waits depends on the host.
