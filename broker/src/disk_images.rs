@@ -5,7 +5,7 @@
 
 use crate::cli::CliError;
 use crate::cli::size::display_size;
-use replay::device::{DeviceKind, Image};
+use replay::device::{DeviceKind, IMAGES_MAX, Image};
 use replay::machine::Machine;
 use replay::manifest::DiskIdentity;
 use std::fs::File;
@@ -13,8 +13,6 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Longest chain of backing images: the block process opens no longer one.
-const BACKING_MAX: usize = 512;
 /// Longest name of a backing image (qcow2 specification, `backing_file_size`).
 const BACKING_NAME_BYTES_MAX: u32 = 1023;
 /// Bytes of a qcow2 header that are looked at: up to the size of the disk.
@@ -93,8 +91,8 @@ pub fn identify(id: &str, path: &Path, format: Option<&str>) -> Result<DiskIdent
     };
     let (mut below, mut path) = (header.backing, path.to_owned());
     while let Some(name) = below {
-        if identity.backing.len() == BACKING_MAX {
-            return Err(CliError(format!("drive '{id}': more than {BACKING_MAX} images below one another")));
+        if identity.backing.len() == IMAGES_MAX {
+            return Err(CliError(format!("drive '{id}': more than {IMAGES_MAX} images below one another")));
         }
         identity.backing.push(name.clone());
         path = beside(&path, &name);

@@ -82,6 +82,9 @@ pub struct Disk {
     pub logical_block_size: Option<u32>,
 }
 
+/// Most images of a disk below one another; more is a loop.
+pub const IMAGES_MAX: usize = 512;
+
 /// Where a disk's blocks are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Image {

@@ -7,6 +7,8 @@
 #![allow(clippy::unwrap_used, reason = "a program for developers that cannot go on says where")]
 #![allow(dead_code, reason = "the harness is shared with test programs, which use more of it")]
 
+#[path = "../program/debian.rs"]
+mod debian;
 #[path = "../program/lab.rs"]
 mod lab;
 #[path = "../program/monitor_client.rs"]
@@ -19,7 +21,7 @@ mod stub;
 use lab::Lab;
 use monitor_client::Monitor;
 use process::Child;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 use stub::Stub;
 
@@ -31,11 +33,11 @@ const STEPS: usize = 41;
 const STRETCH: u64 = 5_000_000;
 /// An address at which no code is.
 const NOWHERE: u64 = 0x10;
-/// Guest seconds between saves.
+/// Host time between saves.
 const CHURN: Duration = Duration::from_secs(2);
 
 fn main() {
-    let guests = guests();
+    let guests = debian::guests().expect("REPRISE_NO_GUESTS is not set");
     let rounds = std::env::var("BENCH_ROUNDS").map_or(3, |text| text.parse().expect("a number of rounds"));
     let lab = Lab::new();
     let end = record(&lab, &guests);
@@ -47,13 +49,6 @@ fn main() {
     }
     stretch(&lab, end * 95 / 100);
     saves(&guests);
-}
-
-fn guests() -> PathBuf {
-    let top = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let given = std::env::var_os("REPRISE_GUESTS").map(PathBuf::from);
-    let guests = given.unwrap_or_else(|| top.join("target/guests"));
-    guests.canonicalize().expect("run tests/guests/fetch.sh")
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs the checks of an acceptance suite again and again on a busy host: accept.sh SUITE N [GLOB...]
 # SUITE is a directory with accept.py, N the number of rounds, GLOB the checks (C-* if nothing is said). VM is the program to judge
-# (target/release/reprise). Beside them BUSY loops run (4), as many threads again as two cores have. Status 1 if a check failed.
+# (target/release/reprise). Beside them BUSY loops run (4), and its processes stand still at random moments. Status 1 if a check failed.
 set -eu
 [ $# -ge 2 ] || { echo "usage: accept.sh SUITE N [GLOB...]" >&2; exit 2; }
 suite=$1 rounds=$2
@@ -22,6 +22,9 @@ while [ "$count" -lt "${BUSY:-4}" ]; do
     loops="$loops $!"
     count=$((count + 1))
 done
+
+"$top/tests/load/disturb.py" $$ "$vm" &
+loops="$loops $!"
 
 failed=0 round=1
 while [ "$round" -le "$rounds" ]; do

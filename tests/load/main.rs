@@ -10,6 +10,8 @@
 #![allow(clippy::unwrap_used, reason = "a program for developers that cannot go on says where")]
 #![allow(dead_code, reason = "the harness is shared with other test programs, which use more of it")]
 
+#[path = "../program/debian.rs"]
+mod debian;
 #[path = "../program/http.rs"]
 mod http;
 #[path = "../program/lab.rs"]
@@ -28,30 +30,20 @@ use process::{Child, Done};
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
+use tests::random::Random;
 
 /// After this a run counts as hung.
 const PATIENCE: Duration = Duration::from_secs(900);
 const BUSY_THREADS: usize = 3;
 
-/// A small generator of pseudo-random numbers (xorshift).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
-
-    fn pause(&mut self, limit_ms: u64) {
-        thread::sleep(Duration::from_millis(self.below(limit_ms)));
-    }
+/// Waits a moment of random length.
+fn pause(random: &mut Random, limit_ms: u64) {
+    thread::sleep(Duration::from_millis(random.below(limit_ms)));
 }
 
 /// Stops a process of the tree for a moment; false: there is none.
@@ -62,7 +54,7 @@ fn stop_one(child: &Child, random: &mut Random) -> bool {
     }
     let victim = &tree[random.below(tree.len() as u64) as usize];
     victim.signal(Signal::SIGSTOP);
-    random.pause(80);
+    pause(random, 80);
     victim.signal(Signal::SIGCONT);
     true
 }
@@ -77,7 +69,7 @@ fn disturb(child: &mut Child, random: &mut Random, mut input: impl FnMut(&mut Ch
         if random.below(8) == 0 {
             input(child, random);
         }
-        random.pause(200);
+        pause(random, 200);
     }
 }
 
@@ -97,13 +89,17 @@ fn give_input(child: &mut Child, random: &mut Random, monitor: &mut Option<UnixS
     }
 }
 
+/// Makes the image `base.qcow2`.
+fn make_base(lab: &Lab) {
+    let mut command = std::process::Command::new("qemu-img");
+    let line = ["create", "-q", "-f", "qcow2", "base.qcow2", "64M"];
+    let made = command.args(line).current_dir(lab.path("")).status();
+    assert!(made.is_ok_and(|status| status.success()), "qemu-img create (package qemu-utils)");
+}
+
 fn record(lab: &Lab, guests: &Path, random: &mut Random) -> Done {
     let server = http::Server::start();
-    let base = std::process::Command::new("qemu-img")
-        .args(["create", "-q", "-f", "qcow2", "base.qcow2", "64M"])
-        .current_dir(lab.path(""))
-        .status();
-    assert!(base.is_ok_and(|status| status.success()), "qemu-img create");
+    make_base(lab);
     let (kernel, initrd) = (guests.join("vmlinuz-cloud"), guests.join("initrd-io.gz"));
     let append = format!("console=ttyS0 quiet panic=-1 job=mix port={}", server.port());
     let mut words = vec!["record", "-o", "rec", "-kernel", kernel.to_str().unwrap()];
@@ -128,7 +124,7 @@ fn replay_round(lab: &Lab, guests: &Path, random: &mut Random) -> String {
     let mut replay = lab.start("replay rec");
     let mut verify = lab.start("verify rec --json");
     thread::scope(|scope| {
-        let mut other = Random(random.below(u64::MAX) | 1);
+        let mut other = Random::new(random.bits());
         let verify = &mut verify;
         scope.spawn(move || disturb(verify, &mut other, |_, _| {}));
         disturb(&mut replay, random, |_, _| {});
@@ -152,19 +148,13 @@ fn kinds() -> Vec<Kind> {
     kinds
 }
 
-fn guests() -> PathBuf {
-    let top = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let given = std::env::var_os("REPRISE_GUESTS").map(PathBuf::from);
-    let guests = given.unwrap_or_else(|| top.join("target/guests"));
-    guests.canonicalize().expect("run tests/guests/fetch.sh")
-}
-
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }
 
 fn main() -> ExitCode {
-    let (guests, rounds, kinds) = (guests(), number("LOAD_ROUNDS", 10), kinds());
+    let (guests, rounds, kinds) =
+        (debian::guests().expect("REPRISE_NO_GUESTS is not set"), number("LOAD_ROUNDS", 10), kinds());
     let first = number("LOAD_SEED", u64::from(std::process::id()) << 16);
     let over = AtomicBool::new(false);
     let mut failed = 0;
@@ -179,7 +169,7 @@ fn main() -> ExitCode {
         for seed in first..first + rounds {
             let (lab, started) = (Lab::new(), Instant::now());
             let (name, round) = kinds[((seed - first) % kinds.len() as u64) as usize];
-            let done = catch_unwind(AssertUnwindSafe(|| round(&lab, &guests, &mut Random(seed | 1))));
+            let done = catch_unwind(AssertUnwindSafe(|| round(&lab, &guests, &mut Random::new(seed))));
             let seconds = started.elapsed().as_secs();
             match done {
                 Ok(did) => println!("seed {seed}: {name}: good in {seconds} s, {did}"),

@@ -5,11 +5,12 @@ use crate::lab::Lab;
 use crate::monitor_client::Monitor;
 use crate::process::{Child, Done};
 use crate::stub::Stub;
-use crate::{PATIENCE, Random, disturb, stop_one};
+use crate::{PATIENCE, disturb, make_base, pause, stop_one};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
+use tests::random::Random;
 
 const OPTIONS: &str = "-monitor unix:monitor.sock,server=on,wait=off -snapdir snaps";
 /// What a replay is asked to do.
@@ -31,12 +32,12 @@ fn under_disturbance<T>(child: &Child, random: &mut Random, work: impl FnOnce(&m
         }
     }
     let over = AtomicBool::new(false);
-    let mut other = Random(random.below(u64::MAX) | 1);
+    let mut other = Random::new(random.bits());
     thread::scope(|scope| {
         let told = Over(&over);
         scope.spawn(|| {
             while !over.load(Relaxed) && stop_one(child, &mut other) {
-                other.pause(200);
+                pause(&mut other, 200);
             }
         });
         let result = work(random);
@@ -66,11 +67,7 @@ fn rounds(out: &[u8]) -> usize {
 
 /// Records with saves, loads of what was saved, and deletions, while the guest writes to its disk; the names that are on the way.
 fn record(lab: &Lab, guests: &Path, random: &mut Random) -> Done {
-    let base = std::process::Command::new("qemu-img")
-        .args(["create", "-q", "-f", "qcow2", "base.qcow2", "64M"])
-        .current_dir(lab.path(""))
-        .status();
-    assert!(base.is_ok_and(|status| status.success()), "qemu-img create");
+    make_base(lab);
     let (kernel, initrd) = (guests.join("vmlinuz-cloud"), guests.join("initrd-io.gz"));
     let mut words = vec!["record", "-o", "rec", "-kernel", kernel.to_str().unwrap()];
     words.extend(["-initrd", initrd.to_str().unwrap(), "-append", "console=ttyS0 quiet panic=-1 job=churn"]);
@@ -94,7 +91,7 @@ fn record(lab: &Lab, guests: &Path, random: &mut Random) -> Done {
                     count += 1;
                 }
             }
-            random.pause(250);
+            pause(random, 250);
         }
         assert_eq!(snapshots(&mut monitor).len() as u64, count);
     });
@@ -229,7 +226,7 @@ fn back_in_a_live_machine(lab: &Lab, guests: &Path, random: &mut Random) {
         for _ in 0..10 {
             assert_eq!(stub.ask(["bs", "bc"][random.below(2) as usize]), "E22");
             stub.send("c");
-            random.pause(100);
+            pause(random, 100);
             stub.raw(&[3]);
             assert_eq!(stub.answer(), "T02thread:01;");
         }

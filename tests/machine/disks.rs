@@ -22,8 +22,12 @@ fn lab() -> Lab {
 }
 
 fn start(lab: &Lab, line: &str) -> (Child, Monitor) {
+    start_line(lab, &format!("{OPTIONS} {line}"))
+}
+
+fn start_line(lab: &Lab, line: &str) -> (Child, Monitor) {
     let _ = std::fs::remove_file(lab.path("m"));
-    let child = lab.start(&format!("{OPTIONS} {line}"));
+    let child = lab.start(line);
     let monitor = Monitor::connect(&lab.path("m"));
     (child, monitor)
 }
@@ -253,9 +257,7 @@ fn layers_of_a_recording_go_into_the_image_that_they_lie_over() {
     make(&lab, "raw", &bytes);
     let drive = "-drive file=d,format=raw,if=virtio,id=d0";
     let recorded = OPTIONS.replace("shift=3", "shift=3,rr=record,rrfile=rec");
-    let _ = std::fs::remove_file(lab.path("m"));
-    let child = lab.start(&format!("{recorded} {drive}"));
-    let mut monitor = Monitor::connect(&lab.path("m"));
+    let (child, mut monitor) = start_line(&lab, &format!("{recorded} {drive}"));
     assert_eq!(monitor.ask("savevm r"), "");
     assert_eq!(monitor.ask("savevm s"), "");
     let layers = || std::fs::read_dir(lab.path("rec/disks")).unwrap().count();
@@ -273,10 +275,8 @@ fn layers_of_a_recording_go_into_the_image_that_they_lie_over() {
     command.args(["-f", "qcow2", "-c", "write -P 0x55 65536 1024", &frozen]).current_dir(lab.path(""));
     assert!(command.output().expect("qemu-io (package qemu-utils)").status.success());
     let plain = OPTIONS.replace("-snapdir snaps", "-snapdir rec");
-    let _ = std::fs::remove_file(lab.path("m"));
     let line = format!("{plain} {drive} -loadvm r");
-    let mut child = lab.start(&line);
-    let mut monitor = Monitor::connect(&lab.path("m"));
+    let (mut child, mut monitor) = start_line(&lab, &line);
     more_lines(&mut child, 5);
     assert_eq!(monitor.ask("savevm own"), "");
     assert_eq!(monitor.ask("delvm own"), "");

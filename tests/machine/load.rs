@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
+use tests::random::Random;
 
 /// Keeps three threads busy as long as it lives.
 struct Busy<'a>(&'a AtomicBool);
@@ -14,18 +15,6 @@ struct Busy<'a>(&'a AtomicBool);
 impl Drop for Busy<'_> {
     fn drop(&mut self) {
         self.0.store(true, Relaxed);
-    }
-}
-
-/// A small generator of pseudo-random numbers (xorshift); its seed is printed.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
     }
 }
 
@@ -58,7 +47,7 @@ fn finish(mut child: Child) -> Done {
 fn a_recording_and_its_replay_are_disturbed() {
     let seed = u64::from(std::process::id()) << 20 | 1;
     println!("seed {seed}");
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         let _busy = Busy(&over);
@@ -88,7 +77,7 @@ fn a_recording_and_its_replay_are_disturbed() {
 fn timer_interrupts_and_idling_under_load() {
     let seed = u64::from(std::process::id()) << 21 | 1;
     println!("seed {seed}");
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     for _ in 0..3 {
         let lab = guests::demo_lab();
         let words = format!("record -o rec {} -serial stdio -icount shift=auto", guests::DEMO);

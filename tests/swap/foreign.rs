@@ -4,6 +4,7 @@ use crate::disk::{PATIENCE, StorageDaemon, check, content, guests, make_raw, sta
 use crate::lab::Lab;
 use crate::monitor_client::Monitor;
 use crate::process::Child;
+use crate::restart::wait_for_pause;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -39,10 +40,7 @@ fn left_alone(guests: &Path, after: Duration) -> (Lab, Child, Monitor) {
     child.until_text("GUEST-UP", PATIENCE);
     std::thread::sleep(after);
     drop(daemon);
-    let deadline = Instant::now() + PATIENCE;
-    while !monitor.ask("info status").contains("io-error") {
-        assert!(Instant::now() < deadline, "{}", child.err());
-    }
+    wait_for_pause(&mut monitor);
     (lab, child, monitor)
 }
 

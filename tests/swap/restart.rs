@@ -5,24 +5,13 @@ use crate::lab::Lab;
 use crate::monitor_client::Monitor;
 use nix::sys::signal::Signal;
 use std::time::{Duration, Instant};
+use tests::random::Random;
 
 /// Kills in one run.
 const KILLS: u32 = 10;
 
-/// A sequence of numbers that look random (Marsaglia's xorshift), the same in each run.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
-}
-
 /// Waits until the machine stands still because a device is gone.
-fn wait_for_pause(monitor: &mut Monitor) {
+pub fn wait_for_pause(monitor: &mut Monitor) {
     let deadline = Instant::now() + PATIENCE;
     while !monitor.ask("info status").contains("io-error") {
         assert!(Instant::now() < deadline, "the machine does not stop for its disk");
@@ -35,7 +24,7 @@ fn a_killed_disk_goes_on_where_it_was() {
     let Some(guests) = guests() else { return };
     let seed = 0x5eed_0ff5_1234_0001;
     println!("seed {seed:#x}");
-    let mut dice = Dice(seed);
+    let mut dice = Random::new(seed);
     let lab = Lab::new();
     make_qcow2(&lab, "d.qcow2");
     let more = "-drive file=d.qcow2,if=none,id=d -device virtio-blk-pci,drive=d -action device-exit=pause \

@@ -5,6 +5,7 @@ use crate::cli::chardev::Chardev;
 use crate::cli::gdb::GdbDevice;
 use crate::logging::Change;
 use crate::qmp::jobs::{Jobs, Kind, Verb};
+use crate::sequence::notices::Notices;
 use crate::snapshots::desk::Request;
 use replay::machine::Machine;
 use replay::message::Offer;
@@ -65,10 +66,19 @@ pub trait Host {
     fn request_snapshot(&mut self, request: Request) -> Result<Option<Ticket>, String>;
     /// Background jobs.
     fn jobs(&self) -> &Jobs;
+    /// The same to change them, and who is told of it.
+    fn jobs_and_notices(&mut self) -> (&mut Jobs, &mut Notices);
     /// Begins a job whose name was checked; `request` may say why it must fail.
-    fn begin_job(&mut self, id: &str, kind: Kind, request: Result<Request, String>);
+    fn begin_job(&mut self, id: &str, kind: Kind, request: Result<Request, String>) {
+        let begun = request.and_then(|request| self.request_snapshot(request));
+        let (jobs, notices) = self.jobs_and_notices();
+        jobs.begin(id, kind, begun, notices);
+    }
     /// Does something to a job.
-    fn apply_to_job(&mut self, id: &str, verb: Verb) -> Result<(), String>;
+    fn apply_to_job(&mut self, id: &str, verb: Verb) -> Result<(), String> {
+        let (jobs, notices) = self.jobs_and_notices();
+        jobs.apply(id, verb, notices)
+    }
     /// All streams: id and file name.
     fn chardevs(&self) -> Vec<(String, String)>;
     /// The machine, once there is one.

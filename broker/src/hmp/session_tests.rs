@@ -6,7 +6,7 @@ use super::*;
 use crate::cli::chardev::Chardev;
 use crate::cli::gdb::GdbDevice;
 use crate::logging::Change;
-use crate::qmp::jobs::{Jobs, Kind, Verb};
+use crate::qmp::jobs::Jobs;
 use crate::sequence::notices::Notices;
 use crate::snapshots::desk::Request;
 use replay::event::Input;
@@ -85,12 +85,8 @@ impl Host for Fake {
     fn jobs(&self) -> &Jobs {
         &self.jobs
     }
-    fn begin_job(&mut self, id: &str, kind: Kind, request: Result<Request, String>) {
-        let begun = request.and_then(|request| self.request_snapshot(request));
-        self.jobs.begin(id, kind, begun, &mut self.notices);
-    }
-    fn apply_to_job(&mut self, id: &str, verb: Verb) -> Result<(), String> {
-        self.jobs.apply(id, verb, &mut self.notices)
+    fn jobs_and_notices(&mut self) -> (&mut Jobs, &mut Notices) {
+        (&mut self.jobs, &mut self.notices)
     }
     fn chardevs(&self) -> Vec<(String, String)> {
         vec![("serial0".to_owned(), "stdio".to_owned())]

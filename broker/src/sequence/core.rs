@@ -272,9 +272,9 @@ impl Core {
                 None
             }
             PauseReason::EndOfLog => {
-                let for_debugger = self.debugger.keeps(&End::Replayed);
-                self.set_status(if for_debugger { RunStatus::Debug } else { RunStatus::Paused });
-                (!for_debugger && !self.facts.pauses_at_end).then_some(End::Replayed)
+                let attached = self.debugger.is_attached();
+                self.set_status(if attached { RunStatus::Debug } else { RunStatus::Paused });
+                self.replay_ends(End::Replayed)
             }
             PauseReason::Divergence => {
                 self.set_status(RunStatus::InternalError);
@@ -285,15 +285,20 @@ impl Core {
                     found: "a difference it did not name".to_owned(),
                 };
                 let divergence = self.divergence.clone().unwrap_or_else(unnamed);
-                let end = End::Diverged(divergence.clone());
-                if !self.debugger.keeps(&end) && !self.facts.pauses_at_end {
-                    return Some(end);
+                let end = self.replay_ends(End::Diverged(divergence.clone()));
+                if end.is_none() {
+                    // Who looks at it hears of it now; the end comes when nobody looks any more.
+                    eprintln!("reprise: {divergence}");
                 }
-                // Who looks at it hears of it now; the end comes when nobody looks any more.
-                eprintln!("reprise: {divergence}");
-                None
+                end
             }
         }
+    }
+
+    /// The end of a replay, unless it stands still there, for a user who wants that or for a debugger as long as it looks.
+    fn replay_ends(&mut self, end: End) -> Option<End> {
+        let stays = self.facts.pauses_at_end || self.debugger.keeps(&end);
+        (!stays).then_some(end)
     }
 
     /// Requests of monitors that are done.

@@ -5,7 +5,7 @@
 //! `disks/chains.json` says which layer that is, for `reprise commit`.
 
 use crate::launch::plan::{Plan, Top};
-use replay::device::{DeviceKind, Image};
+use replay::device::{DeviceKind, IMAGES_MAX, Image};
 use replay::setup::Mode;
 use replay::store::DiskState;
 use std::collections::BTreeMap;
@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 /// Which layer each disk is at: names of files beside this one, by device.
 pub const CHAINS: &str = "chains.json";
 
-/// Most layers of a disk: fewer than the 512 images that its process opens, because there may be some below them.
-const LAYERS_MAX: usize = 448;
+/// Most layers of a disk: fewer than the images that its process opens, because there may be some below them.
+const LAYERS_MAX: usize = IMAGES_MAX - 64;
 
 /// One disk's chain.
 #[derive(Clone, Debug)]

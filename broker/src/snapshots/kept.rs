@@ -6,7 +6,6 @@
 
 use super::kept_file::{self, Answer};
 use crate::launch::plan::{Known, Plan, Task};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use replay::clusters::{ClusterSet, KEPT};
 use replay::device::{DeviceKind, Image};
 use replay::setup::Mode;
@@ -210,9 +209,7 @@ impl KeptDisks {
 }
 
 fn memory_file() -> Result<File, String> {
-    memfd_create(c"reprise-changes", MFdFlags::MFD_CLOEXEC)
-        .map(File::from)
-        .map_err(|error| format!("cannot make a memory file: {}", error.desc()))
+    kept_file::memory_file(c"reprise-changes")
 }
 
 impl Kept {

@@ -10,6 +10,7 @@ use replay::recording::Recording;
 use replay::setup::Mode;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::ffi::CStr;
 use std::fs::{self, DirBuilder, File};
 use std::io::{ErrorKind, Read};
 use std::os::fd::OwnedFd;
@@ -159,9 +160,8 @@ fn begin_disk(
         Image::Null { .. } => return Ok(None),
         Image::Memory { .. } if mode == Mode::Replay || disk.read_only => return Ok(None),
         Image::Memory { .. } => {
-            let file = memfd_create(c"reprise-disk", MFdFlags::MFD_CLOEXEC);
-            let file = file.map_err(|error| format!("cannot make a memory file: {}", error.desc()))?;
-            return Ok(Some(Upkeep { contents: Some(file), ..Upkeep::default() }));
+            let file = memory_file(c"reprise-disk")?;
+            return Ok(Some(Upkeep { contents: Some(file.into()), ..Upkeep::default() }));
         }
         Image::File { path, .. } => path,
     };
@@ -185,6 +185,12 @@ fn begin_disk(
     }
     let file = temporary_file()?;
     Ok(Some(Upkeep { contents: Some(file.into()), ..Upkeep::default() }))
+}
+
+/// A file in memory.
+pub fn memory_file(name: &CStr) -> Result<File, String> {
+    let made = memfd_create(name, MFdFlags::MFD_CLOEXEC).map(File::from);
+    made.map_err(|error| format!("cannot make a memory file: {}", error.desc()))
 }
 
 /// A file that has no name, for what is written under `-snapshot`.

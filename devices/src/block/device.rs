@@ -114,9 +114,7 @@ impl BlockDevice {
             },
         }
     }
-}
 
-impl BlockDevice {
     fn come_again(&self) -> Result<(), String> {
         let woken = self.again.write(1);
         woken.map(drop).map_err(|error| format!("cannot write to an eventfd: {error}"))

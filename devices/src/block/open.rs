@@ -14,13 +14,11 @@ use imago::raw::Raw;
 use imago::{DenyImplicitOpenGate, FormatAccess, FormatDriverBuilder};
 use nix::libc::O_NONBLOCK;
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use replay::device::IMAGES_MAX;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-
-/// Most images below one another; more is a loop.
-pub const CHAIN_MAX: usize = 512;
 
 /// Formats of image files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -75,8 +73,11 @@ pub fn probe(path: &Path) -> Result<Format, String> {
 }
 
 fn open_in_chain(path: &Path, format: Option<Format>, use_: Use, depth: usize) -> Result<Image, String> {
-    if depth > CHAIN_MAX {
-        return Err(format!("'{}' has more than {CHAIN_MAX} images below it; is it a loop?", path.display()));
+    if depth > IMAGES_MAX {
+        return Err(format!(
+            "'{}' has more than {IMAGES_MAX} images below it; is it a loop?",
+            path.display()
+        ));
     }
     let (file, length) = open_file(path, use_)?;
     lock::lock(&file, path, use_)?;

@@ -209,26 +209,28 @@ impl Session {
             self.out.push(b'+');
         }
         let words: Vec<&str> = line.split_whitespace().collect();
-        match words[..] {
-            ["gdb", "physical", on @ ("on" | "off")] => {
-                self.say(b"OK");
-                Outcome::Physical(on == "on")
-            }
-            ["gdb", "architecture", name] if Architecture::named(name).is_some() => {
-                self.text("for whoever connects next: disconnect, set architecture auto, target remote\n");
-                self.say(b"OK");
+        let outcome = match words[..] {
+            ["gdb", "physical", on @ ("on" | "off")] => Outcome::Physical(on == "on"),
+            ["gdb", "architecture", name] => {
                 Architecture::named(name).map_or(Outcome::None, Outcome::Architecture)
             }
-            ["gdb", ..] => {
-                self.text("usage: gdb physical on|off\n       gdb architecture i386:x86-64|i386|i8086\n");
-                self.say(b"OK");
-                Outcome::None
-            }
+            ["gdb", ..] => Outcome::None,
             _ => {
                 self.waits = true;
-                Outcome::Command(line)
+                return Outcome::Command(line);
             }
+        };
+        match outcome {
+            Outcome::None => {
+                self.text("usage: gdb physical on|off\n       gdb architecture i386:x86-64|i386|i8086\n");
+            }
+            Outcome::Architecture(_) => {
+                self.text("for whoever connects next: disconnect, set architecture auto, target remote\n");
+            }
+            _ => {}
         }
+        self.say(b"OK");
+        outcome
     }
 
     /// The monitor's answer to a command.

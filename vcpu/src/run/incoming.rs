@@ -29,6 +29,8 @@ pub struct Incoming {
     compared: usize,
     /// Pages that differ, or were written since they were compared.
     suspects: BTreeSet<u64>,
+    /// For pages that are read.
+    buffer: Vec<u8>,
 }
 
 impl Incoming {
@@ -36,9 +38,16 @@ impl Incoming {
     /// written before, and [`Incoming::note`]s those that are from now on.
     pub fn new(handover: Handover, whole: WholeState, contents: File, touched: Vec<u64>) -> Incoming {
         let places: BTreeMap<u64, u64> = handover.pages.iter().copied().zip(0..).collect();
-        let unlisted = Vec::new();
-        let mut incoming =
-            Incoming { handover, whole, contents, places, unlisted, compared: 0, suspects: BTreeSet::new() };
+        let mut incoming = Incoming {
+            handover,
+            whole,
+            contents,
+            places,
+            unlisted: Vec::new(),
+            compared: 0,
+            suspects: BTreeSet::new(),
+            buffer: vec![0; PIECE_PAGES * PAGE_SIZE as usize],
+        };
         incoming.begin_again(touched);
         incoming
     }
@@ -59,11 +68,10 @@ impl Incoming {
     pub fn compare(&mut self, ram: &Ram, count: usize) -> io::Result<bool> {
         let listed = self.handover.pages.len();
         let end = self.compared.saturating_add(count).min(listed + self.unlisted.len());
-        let mut buffer = vec![0; PIECE_PAGES.min(end - self.compared) * PAGE_SIZE as usize];
         while self.compared < end.min(listed) {
             let first = self.compared;
             let pages = &self.handover.pages[first..end.min(listed).min(first + PIECE_PAGES)];
-            let bytes = &mut buffer[..pages.len() * PAGE_SIZE as usize];
+            let bytes = &mut self.buffer[..pages.len() * PAGE_SIZE as usize];
             self.contents.read_exact_at(bytes, first as u64 * PAGE_SIZE)?;
             let both = pages.iter().zip(bytes.chunks_exact(PAGE_SIZE as usize));
             self.suspects

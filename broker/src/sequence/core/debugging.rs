@@ -11,20 +11,18 @@ impl Core {
     pub(super) fn debugger_says(&mut self, what: FromDebugger) -> Result<Option<End>, String> {
         match what {
             FromDebugger::Attached => return Ok(self.debugger.set_attached(true)),
-            FromDebugger::Detached => {
-                let end = self.debugger.set_attached(false);
-                return Ok(end.filter(|_| !self.facts.pauses_at_end));
-            }
+            FromDebugger::Detached => return Ok(self.debugger.set_attached(false)),
             FromDebugger::Resumed => {
                 if matches!(self.status, RunStatus::Debug | RunStatus::InternalError) {
                     self.set_status(RunStatus::Running);
                 }
             }
             FromDebugger::Continue => match self.cont() {
-                Ok(Some(_)) => self.tell_debugger(ToDebugger::Granted)?,
-                // It may have begun to run meanwhile.
-                Ok(None) => {
-                    self.control(Control::Continue)?;
+                Ok(ticket) => {
+                    if ticket.is_none() {
+                        // It may have begun to run meanwhile.
+                        self.control(Control::Continue)?;
+                    }
                     self.tell_debugger(ToDebugger::Granted)?;
                 }
                 Err(why) => self.tell_debugger(ToDebugger::Refused { why })?,

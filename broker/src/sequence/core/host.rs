@@ -7,8 +7,8 @@ use crate::debugger;
 use crate::hmp::host::{Host, ReplayStatus, RunStatus, Ticket};
 use crate::hmp::inquiry::{Begin, Inquired};
 use crate::logging::Change;
-use crate::qmp::jobs::{Jobs, Kind, Verb};
-use crate::sequence::notices::What;
+use crate::qmp::jobs::Jobs;
+use crate::sequence::notices::{Notices, What};
 use crate::sequence::swap;
 use crate::snapshots::Places;
 use crate::snapshots::desk::Request;
@@ -60,13 +60,8 @@ impl Host for Core {
         &self.jobs
     }
 
-    fn begin_job(&mut self, id: &str, kind: Kind, request: Result<Request, String>) {
-        let begun = request.and_then(|request| self.request_snapshot(request));
-        self.jobs.begin(id, kind, begun, &mut self.notices);
-    }
-
-    fn apply_to_job(&mut self, id: &str, verb: Verb) -> Result<(), String> {
-        self.jobs.apply(id, verb, &mut self.notices)
+    fn jobs_and_notices(&mut self) -> (&mut Jobs, &mut Notices) {
+        (&mut self.jobs, &mut self.notices)
     }
 
     fn chardevs(&self) -> Vec<(String, String)> {
