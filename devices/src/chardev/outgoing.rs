@@ -77,10 +77,15 @@ impl Outgoing {
             log.write(&self.bytes[before..self.taken]);
         }
         if self.taken == self.bytes.len() {
-            self.start += self.bytes.len() as u64;
-            self.bytes.clear();
-            self.taken = 0;
+            self.drop_all();
         }
+    }
+
+    /// Forgets output that is of no request.
+    pub fn drop_all(&mut self) {
+        self.start += self.bytes.len() as u64;
+        self.bytes.clear();
+        self.taken = 0;
     }
 
     /// The next request whose bytes were all taken.

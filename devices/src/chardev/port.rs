@@ -79,6 +79,10 @@ impl Port {
     pub fn attend(&mut self) {
         self.readable = true;
         while let Some(presence) = self.stream.attend() {
+            if presence == Presence::Arrived && matches!(self.owner, Owner::Monitor) {
+                // It is for the client before.
+                self.outgoing.drop_all();
+            }
             if let Some(monitor) = &mut self.monitor {
                 monitor.send(if presence == Presence::Arrived { Tag::Arrived } else { Tag::Left }, &[]);
             }
@@ -217,5 +221,50 @@ impl Port {
             }
             Key::Exit => self.tell_monitor(Tag::Exit, &[]),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::socket::Socket;
+    use super::super::spec::{Address, SocketSpec};
+    use super::*;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn what_is_for_one_client_is_not_shown_to_the_next() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let spec = SocketSpec {
+            address: Address::Unix { path: path.display().to_string(), in_abstract: false },
+            server: true,
+            wait: false,
+            telnet: false,
+            nodelay: false,
+            reconnect: None,
+        };
+        let (mut monitor, ours) = UnixStream::pair().unwrap();
+        let stream = Box::new(Socket::open(&spec, "m").unwrap());
+        let mut port = Port::new(stream, None, Some(MonitorLink::new(ours.into())), Owner::Monitor).unwrap();
+        let mut turn = || {
+            port.attend();
+            port.write_out();
+        };
+        let first = UnixStream::connect(&path).unwrap();
+        turn();
+        monitor.write_all(b"C\0\0").unwrap();
+        let mut second = UnixStream::connect(&path).unwrap();
+        second.set_nonblocking(true).unwrap();
+        // All of it is there at once when the port looks.
+        monitor.write_all(b"O\x03\0old").unwrap();
+        drop(first);
+        turn();
+        turn();
+        monitor.write_all(b"C\0\0O\x03\0new").unwrap();
+        turn();
+        let mut shown = [0; 16];
+        let count = second.read(&mut shown).unwrap();
+        assert_eq!(&shown[..count], b"new");
     }
 }

@@ -135,8 +135,7 @@ impl Socket {
         if let Some(connector) = &self.connector {
             connector.again();
         }
-        self.accept();
-        // `attend` tells of it at the next event, so let there be one.
+        // The next client comes at the next event, so let there be one: what is on its way now is not for it.
         if let Some(poller) = &self.poller {
             poller.wake();
         }
