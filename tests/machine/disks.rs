@@ -290,6 +290,56 @@ fn layers_of_a_recording_go_into_the_image_that_they_lie_over() {
     assert!(std::fs::read(lab.path("d")).unwrap() == wanted);
 }
 
+/// Images below one another, from the present layer of a recording on.
+fn images_of(lab: &Lab) -> usize {
+    let chains: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(lab.path("rec/disks/chains.json")).unwrap()).unwrap();
+    let present = format!("rec/disks/{}", chains["d0"].as_str().unwrap());
+    let words = ["info", "-U", "--output=json", "--backing-chain", &present];
+    let output = Command::new("qemu-img").args(words).current_dir(lab.path("")).output().unwrap();
+    serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap().as_array().unwrap().len()
+}
+
+#[test]
+fn many_saves_do_not_make_long_chains() {
+    let lab = lab();
+    let bytes = contents(1);
+    make(&lab, "raw", &bytes);
+    let drive = "-drive file=d,format=raw,if=virtio,id=d0";
+    let recorded = OPTIONS.replace("shift=3", "shift=3,rr=record,rrfile=rec");
+    let (mut child, mut monitor) = start_line(&lab, &format!("{recorded} {drive}"));
+    for save in 0..150 {
+        assert_eq!(monitor.ask(&format!("savevm s{save}")), "");
+    }
+    // The last layers may still be on their way to be one.
+    let deadline = Instant::now() + PATIENCE;
+    while images_of(&lab) > 60 {
+        assert!(Instant::now() < deadline, "{} images", images_of(&lab));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for tag in ["s0", "s149", "s70"] {
+        assert_eq!(monitor.ask(&format!("loadvm {tag}")), "");
+        more_lines(&mut child, 5);
+    }
+    assert_eq!(monitor.ask("savevm last"), "");
+    let layers = || std::fs::read_dir(lab.path("rec/disks")).unwrap().count();
+    assert!(layers() > 150, "{}: snapshots need them", layers());
+    for save in 0..150 {
+        assert_eq!(monitor.ask(&format!("delvm s{save}")), "");
+    }
+    assert!(layers() < 80, "{}: what was merged is needed by nobody", layers());
+    assert_eq!(monitor.ask("loadvm last"), "");
+    more_lines(&mut child, 5);
+    quit(child, &mut monitor);
+    lab.run("verify rec").well();
+    assert!(content(&lab, "raw", "d") == bytes);
+    let parts = std::fs::read_dir(lab.path("rec/disks")).unwrap();
+    let is_part = |name: &str| name.ends_with(".part");
+    assert!(!parts.flatten().any(|entry| is_part(&entry.file_name().to_string_lossy())));
+    lab.run("commit rec").well();
+    assert!(content(&lab, "raw", "d") == bytes, "the guest has written nothing");
+}
+
 #[test]
 fn a_load_that_fails_leaves_a_machine_that_can_have_its_disk_again() {
     let lab = lab();

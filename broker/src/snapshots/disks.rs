@@ -2,8 +2,9 @@
 //!
 //! A save freezes the layer that the guest wrote to; the disk goes on in a new one over it. A load lets it go on in a new one over
 //! what the snapshot froze. So layers form a tree, and the way from a disk's present layer down to its image is its chain.
-//! `disks/chains.json` says which layer that is, for `reprise commit`.
+//! `disks/chains.json` says which layer that is, for `reprise commit`. Long chains are made shorter (`merging`).
 
+use crate::disk_images;
 use crate::launch::plan::{Plan, Top};
 use replay::device::{DeviceKind, IMAGES_MAX, Image};
 use replay::setup::Mode;
@@ -27,6 +28,29 @@ struct Chain {
     layers: Vec<PathBuf>,
     image: PathBuf,
     format: String,
+}
+
+impl Chain {
+    /// Some of the layers may have been merged since they were written down: the headers tell which are left.
+    fn leave_out_merged(&mut self) -> Result<(), String> {
+        let Some(top) = self.layers.first().cloned() else { return Ok(()) };
+        let identity = |path: &Path| fs::canonicalize(path).ok();
+        let listed: Vec<_> = self.layers.iter().map(|layer| identity(layer)).collect();
+        let found = disk_images::identify(&self.id, &top, Some("qcow2")).map_err(|error| error.0)?;
+        let (mut path, mut left) = (top.clone(), vec![top]);
+        for name in found.backing {
+            path = disk_images::beside(&path, &name);
+            let this = identity(&path);
+            match listed.iter().position(|listed| *listed == this) {
+                Some(at) => left.push(self.layers[at].clone()),
+                None if this == identity(&self.image) => break,
+                // Nobody knows what this is: better to need too many.
+                None => return Ok(()),
+            }
+        }
+        self.layers = left;
+        Ok(())
+    }
 }
 
 /// The chains of all disks that the guest can write to.
@@ -113,18 +137,34 @@ impl Disks {
             if let Some(missing) = chain.layers.iter().find(|layer| !layer.exists()) {
                 return Err(format!("drive '{}': its layer '{}' is gone", chain.id, missing.display()));
             }
+            chain.leave_out_merged()?;
         }
         self.chains = chains;
         Ok(())
     }
 
-    /// Fails when a disk cannot get one more layer: its process could not open them all.
-    pub fn check_depth(&self) -> Result<(), String> {
-        match self.chains.values().find(|chain| chain.layers.len() >= LAYERS_MAX) {
-            Some(Chain { id, .. }) => Err(format!(
-                "drive '{id}' has {LAYERS_MAX} layers over one another, one for each save, and cannot have more in this recording"
-            )),
-            None => Ok(()),
+    /// Whether a disk cannot get one more layer before some are merged: its process could not open them all.
+    pub fn are_full(&self) -> bool {
+        self.depth() >= LAYERS_MAX
+    }
+
+    /// Layers of the disk that has most.
+    pub fn depth(&self) -> usize {
+        self.chains.values().map(|chain| chain.layers.len()).max().unwrap_or(0)
+    }
+
+    /// The disk that has most layers, and those that are not written to any more, from the top down.
+    pub fn longest(&self) -> Option<(u16, &[PathBuf])> {
+        let (device, chain) = self.chains.iter().max_by_key(|(_, chain)| chain.layers.len())?;
+        Some((*device, chain.layers.get(1..)?))
+    }
+
+    /// The first of some layers of a disk holds now what they all do.
+    pub fn were_merged(&mut self, device: u16, layers: &[PathBuf]) {
+        let Some(chain) = self.chains.get_mut(&device) else { return };
+        // A load may have put the disk on other layers meanwhile.
+        if let Some(at) = chain.layers.windows(layers.len()).position(|window| window == layers) {
+            chain.layers.drain(at + 1..at + layers.len());
         }
     }
 
@@ -203,4 +243,32 @@ pub fn tops_of_start(plan: &Plan, states: &[DiskState], root: &Path) -> BTreeMap
         }
     }
     tops
+}
+
+#[cfg(test)]
+impl Disks {
+    /// One disk with these layers, which need not be there.
+    pub fn with_layers(id: &str, layers: Vec<PathBuf>) -> Disks {
+        let chain = Chain { id: id.into(), layers, image: PathBuf::new(), format: "raw".into() };
+        Disks { chains: BTreeMap::from([(0, chain)]), ..Disks::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn merged_layers_leave_the_chain_that_they_are_in() {
+        let layers =
+            |numbers: &[u32]| numbers.iter().map(|n| PathBuf::from(n.to_string())).collect::<Vec<_>>();
+        let mut disks = Disks::with_layers("d0", layers(&[9, 5, 4, 3, 2, 1]));
+        assert_eq!(disks.longest(), Some((0, &layers(&[5, 4, 3, 2, 1])[..])));
+        disks.were_merged(0, &layers(&[4, 3, 2]));
+        assert_eq!(disks.all_layers(), layers(&[9, 5, 4, 1]));
+        // Of another future, or of a disk that is not there.
+        disks.were_merged(0, &layers(&[5, 3]));
+        disks.were_merged(7, &layers(&[5, 4]));
+        assert_eq!(disks.all_layers(), layers(&[9, 5, 4, 1]));
+    }
 }

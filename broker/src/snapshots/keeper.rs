@@ -8,6 +8,7 @@
 use super::desk::{News, Request};
 use super::disks::Disks;
 use super::kept::{KeptDisks, Target};
+use super::merging::Merging;
 use super::places::{Periodic, Setup};
 use super::work::{self, Fetched, Stored, Worker};
 use crate::hmp::host::{Host as _, RunStatus, Ticket};
@@ -74,6 +75,7 @@ pub struct Keeper {
     pub(super) setup: Setup,
     pub(super) disks: Disks,
     pub(super) kept: KeptDisks,
+    merging: Merging,
     doorbell: Arc<EventFd>,
     /// The snapshot on which a save builds: its pages, and its name.
     base: Option<(PageTable, String)>,
@@ -119,6 +121,7 @@ impl Keeper {
             setup,
             disks,
             kept,
+            merging: Merging::default(),
             doorbell,
             base: None,
             queue,
@@ -167,7 +170,8 @@ impl Keeper {
             self.hear(news, hands)?;
         }
         self.poll(hands)?;
-        while self.job.is_none() {
+        self.merging.attend(&mut self.disks, self.swaps.is_empty());
+        while self.job.is_none() && !self.waits_for_room() {
             let Some((origin, request)) = self.queue.pop_front() else { break };
             let begun = match request {
                 Request::Save(tag) => self.begin_save(tag, hands.core),
@@ -185,6 +189,12 @@ impl Keeper {
             }
         }
         self.start_machine(hands.core)
+    }
+
+    /// A save comes next, and layers are being merged so that there is room for it.
+    fn waits_for_room(&self) -> bool {
+        let saves = matches!(self.queue.front(), Some((_, Request::Save(_) | Request::Create(_))));
+        saves && self.disks.are_full() && self.merging.is_hopeful()
     }
 
     /// Lets the machine run once the snapshot of its start is made, or there is none to make.
@@ -229,7 +239,11 @@ impl Keeper {
     fn begin_save(&mut self, tag: Option<String>, core: &mut Core) -> Result<Job, String> {
         let tag = tag.unwrap_or_else(|| self.new_tag());
         let builds_on = self.base.as_ref().is_some_and(|(_, tag)| self.setup.places.own.holds(tag));
-        self.disks.check_depth()?;
+        if self.disks.are_full()
+            && let Some(why) = self.merging.take_failure()
+        {
+            return Err(format!("no room for one more layer of a disk: {why}"));
+        }
         self.kept.prepare()?;
         let sequence = core.new_ticket();
         core.send_control(sequence, Control::Save { full: !builds_on, held: self.changing_disks() })?;

@@ -243,8 +243,7 @@ pub fn remove_unneeded(_held: &Lock, directory: &Path, needed: &[PathBuf], ours:
     }
     unneeded.retain(|path| {
         let name = name(path);
-        let is_part = name.starts_with(".kept-") && name.ends_with(".part");
-        is_part || (is_image(&name, ours) && !needed.contains(path))
+        is_part(&name) || (is_image(&name, ours) && !needed.contains(path))
     });
     for path in unneeded {
         fs::remove_file(&path).map_err(|error| format!("cannot remove '{}': {error}", path.display()))?;
@@ -254,6 +253,11 @@ pub fn remove_unneeded(_held: &Lock, directory: &Path, needed: &[PathBuf], ours:
         let _ = fs::remove_dir(directory);
     }
     Ok(())
+}
+
+/// Whether this is the name of an image that is not finished.
+pub fn is_part(name: &str) -> bool {
+    name.starts_with(".kept-") && name.ends_with(".part")
 }
 
 /// Whether this is the name of an image: `ID.RUN.N.qcow2` where others may be.

@@ -3,7 +3,7 @@
 //! The vCPU process saves and takes states (`replay::handover`); this process alone reads and writes the store (`replay::store`), in
 //! threads, so that neither the guest nor the loop waits for compression. `desk` is what monitors and the vCPU process leave for
 //! `keeper`, which does one thing after the other; `work` is what its threads do; `disks` knows on which layer each disk
-//! of a recording goes on, `kept` what disks that are written in place have held; `disk_jobs` lets them.
+//! of a recording goes on, `merging` makes few of many, `kept` what disks that are written in place have held; `disk_jobs` lets them.
 
 pub mod desk;
 mod disk_jobs;
@@ -11,6 +11,7 @@ pub mod disks;
 pub mod keeper;
 pub mod kept;
 pub mod kept_file;
+mod merging;
 pub mod places;
 mod work;
 

@@ -46,9 +46,6 @@ pub fn commit(layer: &Path) -> Result<Committed, String> {
 /// Merges all layers from `top` down to `base` into it, the lowest first. They stay as they are. Below layers of a recording that
 /// starts from a snapshot there may be no image: then they hold all of the disk, and the base becomes equal to them.
 pub fn commit_chain(top: &Path, base: &Path, format: Format) -> Result<Committed, String> {
-    let identity = |path: &Path| {
-        std::fs::canonicalize(path).map_err(|error| format!("cannot find '{}': {error}", path.display()))
-    };
     let wanted = identity(base)?;
     let (mut layers, mut layer) = (vec![], top.to_path_buf());
     loop {
@@ -69,6 +66,11 @@ pub fn commit_chain(top: &Path, base: &Path, format: Format) -> Result<Committed
         (all.copied, all.zeroed) = (all.copied + done.copied, all.zeroed + done.zeroed);
     }
     Ok(all)
+}
+
+/// What a file is, whatever it is called.
+pub(super) fn identity(path: &Path) -> Result<PathBuf, String> {
+    std::fs::canonicalize(path).map_err(|error| format!("cannot find '{}': {error}", path.display()))
 }
 
 /// Writes what `top` and those below it hold into an image that is not below them.

@@ -17,6 +17,7 @@ pub mod image;
 pub mod keep;
 pub mod layer;
 pub mod lock;
+pub mod merge;
 pub mod open;
 pub mod ordered;
 pub mod request;
@@ -50,7 +51,7 @@ const QUEUES_MAX: i64 = 64;
 #[command(name = "reprise device block", disable_help_subcommand = true)]
 struct Arguments {
     /// Image file.
-    #[arg(long, visible_alias = "blk-file", value_name = "PATH", required_unless_present_any = ["print_capabilities", "driver", "size", "commit", "commit_chain"])]
+    #[arg(long, visible_alias = "blk-file", value_name = "PATH", required_unless_present_any = ["print_capabilities", "driver", "size", "commit", "commit_chain", "merge"])]
     image: Option<PathBuf>,
     /// Format of the image; without it, it is found out.
     #[arg(long)]
@@ -91,6 +92,9 @@ struct Arguments {
     /// Serve nothing: write what this layer and those below it hold into this base of this format, print how much, and exit.
     #[arg(long, value_names = ["LAYER", "BASE", "FORMAT"], num_args = 3, exclusive = true)]
     commit_chain: Vec<PathBuf>,
+    /// Serve nothing: let the layer TOP hold what those below it hold, down to BOTTOM, print how much that is, and exit.
+    #[arg(long, value_names = ["TOP", "BOTTOM"], num_args = 2, exclusive = true)]
+    merge: Vec<PathBuf>,
     /// Hand what a request changes to the host before the request is complete: another process may go on after this one dies.
     #[arg(long)]
     restartable: bool,
@@ -138,6 +142,10 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), String> {
         let name = format.to_string_lossy();
         let format = Format::from_str(&name, false).map_err(|_| format!("'{name}' is not raw or qcow2"))?;
         println!("{}", commit::report(&commit::commit_chain(layer, base, format)?));
+        return Ok(());
+    }
+    if let [top, bottom] = &arguments.merge[..] {
+        println!("{}", commit::report(&merge::merge(top, bottom)?));
         return Ok(());
     }
     let label = common.label.clone().unwrap_or_else(|| "block".into());

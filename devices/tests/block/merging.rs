@@ -1,4 +1,4 @@
-//! `--commit`: what a layer holds goes into the image below it.
+//! `--commit`: what a layer holds goes into the image below it. `--merge`: one layer of several.
 
 use crate::device::{Lab, pattern};
 use crate::driver::*;
@@ -55,18 +55,67 @@ fn a_compressed_layer_and_a_larger_one() {
 }
 
 #[test]
+fn one_layer_of_several_holds_the_same() {
+    for base in ["raw", "qcow2", "none"] {
+        let lab = Lab::new();
+        lab.raw("disk", SIZE + 512);
+        match base {
+            "raw" => drop(lab.tool("qemu-img create -q -f qcow2 -b disk -F raw a")),
+            "qcow2" => {
+                lab.tool("qemu-img convert -f raw -O qcow2 disk disk.qcow2");
+                lab.tool("qemu-img create -q -f qcow2 -b disk.qcow2 -F qcow2 a");
+            }
+            _ => drop(lab.tool("qemu-img convert -f raw -O qcow2 disk a")),
+        }
+        for (above, below) in [("b", "a"), ("c", "b"), ("d", "c"), ("e", "d")] {
+            lab.tool(&format!("qemu-img create -q -f qcow2 -b {below} -F qcow2 {above}"));
+        }
+        lab.tool("qemu-io -f qcow2 -c 'write -P 1 0 256k' -c 'write -P 1 1M 64k' -c 'write -z 3M 64k' a");
+        lab.tool("qemu-io -f qcow2 -c 'write -P 2 64k 100k' -c 'write -z 2M 128k' b");
+        // Partial clusters, data over zeros and zeros over data, and the last, short cluster.
+        lab.tool("qemu-io -f qcow2 -c 'write -z 0 64k' -c 'write -P 3 2M 512' -c 'write -P 3 4M 512' c");
+        lab.tool("qemu-io -f qcow2 -c 'write -P 4 1000k 4k' -c 'write -z 64k 64k' d");
+        lab.tool("qemu-io -f qcow2 -c 'write -P 5 128k 64k' e");
+        let names = ["e", "d", "b", "a"];
+        let before = names.map(|name| lab.contents(name, "qcow2"));
+        let below: Vec<_> = ["a", "b", "c"].map(|name| std::fs::read(lab.path(name)).unwrap()).into();
+        // b, c and d become one, which still lies over a.
+        lab.run("--merge d b").unwrap();
+        lab.tool("qemu-img check -q d");
+        assert!(names.map(|name| lab.contents(name, "qcow2")) == before, "{base}");
+        let chain = lab.tool("qemu-img info -f qcow2 --backing-chain e");
+        let images = 3 + usize::from(base != "none");
+        assert_eq!(chain.matches("image: ").count(), images, "{chain}");
+        // All that is left, down to the image or to nothing.
+        lab.run("--merge e a").unwrap();
+        lab.tool("qemu-img check -q e");
+        assert!(names.map(|name| lab.contents(name, "qcow2")) == before, "{base}");
+        let chain = lab.tool("qemu-img info -f qcow2 --backing-chain e");
+        assert_eq!(chain.matches("image: ").count(), images - 2, "{chain}");
+        let after: Vec<_> = ["a", "b", "c"].map(|name| std::fs::read(lab.path(name)).unwrap()).into();
+        assert!(after == below, "the others stay");
+    }
+}
+
+#[test]
 fn what_cannot_be_merged_says_why() {
     let lab = Lab::new();
     lab.raw("disk", SIZE);
     lab.tool("qemu-img create -q -f qcow2 alone 1M");
     lab.tool("qemu-img create -q -f qcow2 -b gone -F raw -u orphan 1M");
     lab.tool("qemu-img create -q -f qcow2 -b disk -F raw layer");
+    lab.tool("qemu-img create -q -f qcow2 -o cluster_size=4k -b layer -F qcow2 small");
+    lab.tool("qemu-io -f qcow2 -c 'write -P 1 4k 4k' small");
     for (line, message) in [
         ("--commit nowhere", "cannot open 'nowhere'"),
         ("--commit disk", "it is not a qcow2 image"),
         ("--commit alone", "'alone' has no image below it"),
         ("--commit orphan", "cannot open 'gone'"),
         ("--commit layer --image disk", "--commit"),
+        ("--merge alone layer", "'layer' is not below 'alone'"),
+        ("--merge layer disk", "'disk' is not below 'layer'"),
+        ("--merge layer nowhere", "cannot find 'nowhere'"),
+        ("--merge small layer", "its clusters are not of 65536 bytes"),
     ] {
         let text = lab.run(line).unwrap_err();
         assert!(text.contains(message), "{line}: {text}");
