@@ -2,13 +2,37 @@
 # Makes the Debian guests of the `debian` tests: vmlinuz-cloud, vmlinuz-generic, initrd.gz, and initrd-io.gz, which also
 # has the cloud kernel's drivers of disks, networks and other virtio devices, mkfs.ext4, and the jobs that use them.
 #
-#   tests/guests/fetch.sh      into $REPRISE_GUESTS, or target/guests
+#   tests/guests/fetch.sh              into $REPRISE_GUESTS, or target/guests
+#   tests/guests/fetch.sh symbols      and vmlinux-cloud.debug, the debug information of vmlinuz-cloud: 280 MB to download,
+#                                      600 MB on the disk
 #
-# Nothing is installed and nothing needs root: packages are downloaded with apt-get and unpacked with dpkg -x. A second
+# Nothing is installed and nothing needs root: packages are downloaded with apt-get and unpacked with dpkg. A second
 # call returns at once. Needs apt-get with package lists (apt-get update), dpkg, cpio and gzip.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 dir=${REPRISE_GUESTS:-$here/../../target/guests}
+root=$(mktemp -d)
+trap 'rm -rf "$root" "$dir/vmlinux-cloud.debug.new"' EXIT
+
+# symbols: the debug information of the very kernel that is there.
+symbols() {
+    local kernel debug=$dir/vmlinux-cloud.debug
+    kernel=$(cat "$dir/vmlinuz-cloud.package")
+    if [ ! -e "$debug" ]; then
+        # PACKAGE=VERSION. The package is not kept: it has half the size of what is needed of it.
+        (cd "$root" && apt-get -q -o APT::Sandbox::User=root download "${kernel/=/-dbg=}" >&2)
+        dpkg-deb --fsys-tarfile "$root"/*-dbg_*.deb |
+            tar -x -O --wildcards './usr/lib/debug/boot/vmlinux-*' > "$debug.new"
+        mv "$debug.new" "$debug"
+    fi
+    echo "the debug information of $kernel is in $debug"
+}
+
+case ${1:-} in
+'') ;;
+symbols) "$here/fetch.sh" && symbols; exit ;;
+*) echo "fetch.sh: symbols, or nothing: what is $1?" >&2; exit 1 ;;
+esac
 recipe=$(cat "$here/fetch.sh" "$here/init" "$here/jobs" | sha256sum | cut -c1-16)
 if [ "$(cat "$dir/recipe" 2>/dev/null)" = "$recipe" ]; then
     touch "$dir/recipe"
@@ -22,8 +46,6 @@ done
 mkdir -p "$dir/packages"
 dir=$(cd "$dir" && pwd)
 chmod 755 "$dir"
-root=$(mktemp -d)
-trap 'rm -rf "$root"' EXIT
 
 # fetch PACKAGE: downloads it unless it is there, and unpacks it into $root/PACKAGE.
 fetch() {
@@ -40,6 +62,8 @@ image() {
     [ -n "$package" ] || { echo "fetch.sh: no $1; run apt-get update" >&2; exit 1; }
     fetch "$package"
     mv "$(ls "$root/$package"/boot/vmlinuz-* | tail -1)" "$dir/$2"
+    dpkg-deb --show --showformat '${Package}=${Version}\n' "$(ls "$dir/packages/$package"_*.deb | tail -1)" \
+        > "$dir/$2.package"
     # The modules that init loads, under the name of their kernel.
     local release=${package#linux-image-}
     mkdir -p "$root/initrd/lib/modules/$release"
@@ -47,7 +71,10 @@ image() {
         "$root/initrd/lib/modules/$release"
 }
 
+known=$(cat "$dir/vmlinuz-cloud.package" 2>/dev/null || true)
 image linux-image-cloud-amd64 vmlinuz-cloud
+# Symbols of another kernel would lie.
+[ "$known" = "$(cat "$dir/vmlinuz-cloud.package")" ] || rm -f "$dir/vmlinux-cloud.debug"
 image linux-image-amd64 vmlinuz-generic
 fetch busybox-static
 mkdir -p "$root/initrd"/{bin,dev,proc,sys}
