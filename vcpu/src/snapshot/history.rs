@@ -37,7 +37,7 @@ impl Moment {
 const BUDGET_BYTES: usize = 512 << 20;
 /// Instructions between two snapshots of a run that goes forward: about 100 ms of replay.
 const SPACING: u64 = 20_000_000;
-/// Snapshots kept in each octave of distance from the present.
+/// Snapshots kept in each octave of distance from the present, on either side of it.
 const PER_OCTAVE: usize = 3;
 /// Distances below this are one octave.
 const NEAR: u64 = 1 << 11;
@@ -152,17 +152,7 @@ impl History {
 
     /// Thins out with distance from `here`, then until the budget holds. The first and the base stay.
     fn thin(&mut self, here: Place) {
-        let mut octaves: BTreeMap<u32, usize> = BTreeMap::new();
-        let mut surplus = Vec::new();
-        for place in self.snapshots.keys().rev() {
-            let distance = place.icount.abs_diff(here.icount) / NEAR;
-            let kept = octaves.entry(u64::BITS - distance.leading_zeros()).or_default();
-            *kept += 1;
-            if *kept > PER_OCTAVE {
-                surplus.push(*place);
-            }
-        }
-        for place in surplus {
+        for place in surplus(self.snapshots.keys().rev().copied(), here) {
             self.forget(place);
         }
         while self.pages.bytes() > BUDGET_BYTES {
@@ -193,5 +183,49 @@ impl History {
         }
         self.snapshots.remove(&place);
         self.pages.remove(place);
+    }
+}
+
+/// Which of `places`, the latest first, are too many at their distance from `here`. Those behind and those ahead are counted
+/// apart: whoever goes back leaves many ahead, and needs the ones before him.
+fn surplus(places: impl Iterator<Item = Place>, here: Place) -> Vec<Place> {
+    let mut octaves: BTreeMap<(bool, u32), usize> = BTreeMap::new();
+    let is_surplus = |place: &Place| {
+        let distance = place.icount.abs_diff(here.icount) / NEAR;
+        let octave = u64::BITS - distance.leading_zeros();
+        let kept = octaves.entry((*place > here, octave)).or_default();
+        *kept += 1;
+        *kept > PER_OCTAVE
+    };
+    places.filter(is_surplus).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(icounts: impl Iterator<Item = u64>) -> Vec<Place> {
+        icounts.map(|icount| Place { icount, events: 0 }).collect()
+    }
+
+    #[test]
+    fn a_run_forward_keeps_a_few_of_each_octave() {
+        let all = places((0..=100).rev().map(|number| number * SPACING));
+        let dropped = surplus(all.iter().copied(), all[0]);
+        let kept: Vec<u64> = all
+            .iter()
+            .filter(|place| !dropped.contains(place))
+            .map(|place| 100 - place.icount / SPACING)
+            .collect();
+        assert_eq!(kept, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 14, 15, 16, 27, 28, 29, 54, 55, 56]);
+    }
+
+    #[test]
+    fn many_snapshots_ahead_cost_none_behind() {
+        let (here, before) = (Place { icount: 80_000_000, events: 0 }, [60_000_000, 0]);
+        let ahead = [103_463_584, 101_000_000, 100_000_000, 99_000_000, 98_000_000];
+        let all = places(ahead.into_iter().chain([here.icount]).chain(before));
+        let dropped = surplus(all.into_iter(), here);
+        assert_eq!(dropped, places([99_000_000, 98_000_000].into_iter()));
     }
 }
