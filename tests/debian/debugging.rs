@@ -4,15 +4,12 @@ use super::{BOOT_PATIENCE, CLOUD, INITRD, guests};
 use crate::lab::Lab;
 use std::process::Command;
 
-/// Records a boot of the cloud kernel that prints the addresses of `names`; what it printed.
-fn record_symbols(lab: &Lab, names: &[&str]) -> Option<String> {
+/// Records a boot of the cloud kernel, which stays where it was linked, that runs `command` of busybox; what it printed.
+pub fn record_command(lab: &Lab, command: &str) -> Option<String> {
     let guests = guests()?;
     let path = |name| guests.join(name).to_str().unwrap().to_owned();
     let box_ = "/bin/busybox";
-    let script = format!(
-        "{box_} mount -t proc none /proc; {box_} grep -E ' ({})$' /proc/kallsyms; {box_} poweroff -f",
-        names.join("|")
-    );
+    let script = format!("{box_} mount -t proc none /proc; {box_} {command}; {box_} poweroff -f");
     let append = format!("console=ttyS0 quiet panic=-1 nokaslr rdinit={box_} -- sh -c \"{script}\"");
     let (kernel, initrd) = (path(CLOUD), path(INITRD));
     let mut words = vec!["record", "-o", "rec", "-kernel", &kernel, "-initrd", &initrd, "-append", &append];
@@ -20,6 +17,22 @@ fn record_symbols(lab: &Lab, names: &[&str]) -> Option<String> {
     // Timers of a fixed number, however slow the host is.
     words.extend(["-icount", "shift=2,sleep=off"]);
     Some(lab.start_words(&words).end(BOOT_PATIENCE).well().text())
+}
+
+/// Runs a script of gdb on a replay of `rec` that waits at its beginning and ends with the script; what gdb printed, and its
+/// complaints.
+pub fn debug(lab: &Lab, script: &str) -> (String, String) {
+    lab.write("script", script);
+    let child = lab.start("replay rec -S -gdb unix:g");
+    while !lab.path("g").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let mut gdb = Command::new("gdb");
+    gdb.args(["-nx", "-batch", "-x", "script"]).current_dir(lab.path("."));
+    let output = gdb.output().expect("the test needs gdb");
+    child.end(BOOT_PATIENCE).well();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (text(&output.stdout), text(&output.stderr))
 }
 
 /// An ELF file that holds nothing but symbols: names, addresses, and whether they are functions.
@@ -71,18 +84,18 @@ const SCRIPT: &str = r#"set pagination off
 set confirm off
 file symbols.elf
 target remote g
-break start_kernel
-continue
-printf "at %#lx\n", $pc
+define walk
 set $first = $icount
 nexti
 nexti
 nexti
 printf "three on %d\n", $icount >= $first + 3
+if $arg0
+monitor savevm mid
+end
 reverse-continue
 printf "back at %#lx %d\n", $pc, $icount == $first
-delete
-break rest_init
+tbreak rest_init
 continue
 set $ticks = *(unsigned long *)&jiffies
 watch *(unsigned long *)&jiffies
@@ -93,6 +106,20 @@ reverse-continue
 printf "ticks %d earlier %d\n", $ticks - *(unsigned long *)&jiffies, $icount < $before
 continue
 printf "ticks %d\n", $ticks - *(unsigned long *)&jiffies
+delete $bpnum
+reverse-continue
+printf "again at %#lx %d\n", $pc, $icount == $first
+end
+break start_kernel
+continue
+printf "at %#lx\n", $pc
+walk 0
+walk 1
+monitor loadvm mid
+maintenance flush register-cache
+printf "loaded %d\n", $icount >= $first + 3
+reverse-continue
+printf "back at %#lx %d\n", $pc, $icount == $first
 delete
 reverse-continue
 printf "begin %lu\n", $icount
@@ -104,7 +131,8 @@ kill
 #[test]
 fn gdb_finds_its_way_through_the_kernel() {
     let lab = Lab::new();
-    let Some(text) = record_symbols(&lab, &["start_kernel", "rest_init", "jiffies"]) else { return };
+    let command = "grep -E ' (start_kernel|rest_init|jiffies)$' /proc/kallsyms";
+    let Some(text) = record_command(&lab, command) else { return };
     let address = |name: &str| {
         let line = text.lines().find(|line| line.trim().ends_with(name));
         let digits = line.and_then(|line| line.split_whitespace().next());
@@ -117,30 +145,21 @@ fn gdb_finds_its_way_through_the_kernel() {
         ("jiffies", address(" jiffies"), false),
     ];
     lab.write("symbols.elf", elf_of_symbols(&symbols));
-    lab.write("script", SCRIPT);
-    let child = lab.start("replay rec -S -gdb unix:g");
-    while !lab.path("g").exists() {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-    let mut gdb = Command::new("gdb");
-    gdb.args(["-nx", "-batch", "-x", "script"]).current_dir(lab.path("."));
-    let output = gdb.output().expect("the test needs gdb");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let mut lines = text.lines();
-    for line in [
-        &format!("at {start:#x}"),
-        "three on 1",
-        &format!("back at {start:#x} 1"),
-        "ticks 1",
-        "ticks 2 earlier 1",
-        "ticks 1",
+    let (text, said) = debug(&lab, SCRIPT);
+    let back = format!("back at {start:#x} 1");
+    let again = format!("again at {start:#x} 1");
+    let walk = ["three on 1", &back, "ticks 1", "ticks 2 earlier 1", "ticks 1", &again];
+    let at = format!("at {start:#x}");
+    let end = [
+        "loaded 1",
+        &back,
         "No more reverse-execution history.",
         "begin 0",
         "long mode 1",
         "received: \"OK\"",
-    ] {
-        let said = String::from_utf8_lossy(&output.stderr);
+    ];
+    let mut lines = text.lines();
+    for line in [at.as_str()].into_iter().chain(walk).chain(walk).chain(end) {
         assert!(lines.any(|found| found == line), "no {line:?} in {text}\n{said}");
     }
-    child.end(BOOT_PATIENCE).well();
 }

@@ -25,6 +25,7 @@ mod networks;
 #[path = "../program/process.rs"]
 mod process;
 mod snapshots;
+mod sources;
 
 use debian::{CLOUD, GENERIC, INITRD, IO_INITRD, guests};
 use lab::Lab;
