@@ -134,6 +134,9 @@ pub enum Control {
     Reconnect {
         /// The device.
         device: DeviceIndex,
+        /// It is the one with which a disk goes on after a save or a load: the disk gets nothing before. Without this another
+        /// one is to come for a disk that waits.
+        goes_on: bool,
     },
     /// Debuggers are expected on another socket from now on, or on none. An attached one is left.
     Debugger {

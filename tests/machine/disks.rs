@@ -340,6 +340,55 @@ fn many_saves_do_not_make_long_chains() {
     assert!(content(&lab, "raw", "d") == bytes, "the guest has written nothing");
 }
 
+/// Two monitors at once: one saves and loads, the other starts the disk's process again and again.
+#[test]
+fn a_disk_may_be_started_again_at_any_moment_of_a_save() {
+    for recorded in [true, false] {
+        let lab = lab();
+        make(&lab, "raw", &contents(1)[..1 << 20]);
+        let drive = "-drive file=d,format=raw,if=virtio,id=d0 -monitor unix:m2,server=on,wait=off";
+        let options = if recorded {
+            OPTIONS.replace("shift=3", "shift=3,rr=record,rrfile=rec")
+        } else {
+            OPTIONS.to_owned()
+        };
+        let (mut child, mut monitor) = start_line(&lab, &format!("{options} {drive}"));
+        let mut other = Monitor::connect(&lab.path("m2"));
+        let saves = std::thread::spawn(move || {
+            for round in 0..30 {
+                let answer = monitor.ask("savevm a");
+                // Where a process copies what its disk holds, its end is that of the copy.
+                let is_cut_off = answer == "Error: drive 'd0': its process ended before all was copied\n";
+                assert!(answer.is_empty() || is_cut_off && !recorded, "round {round}: {answer}");
+                if round % 5 == 4 && answer.is_empty() {
+                    assert_eq!(monitor.ask("loadvm a"), "", "round {round}");
+                }
+            }
+            monitor
+        });
+        let (mut done, mut refused) = (0, 0);
+        while !saves.is_finished() {
+            match &other.ask("device_restart d0")[..] {
+                "" => done += 1,
+                "Error: another back-end is being started for this device\n" => refused += 1,
+                answer => panic!("{answer}"),
+            }
+        }
+        println!("{done} done, {refused} refused");
+        assert!(done > 0);
+        let mut monitor = saves.join().unwrap();
+        assert_eq!(monitor.ask("device_restart d0"), "");
+        assert_eq!(monitor.ask("info status"), "VM status: running\n");
+        more_lines(&mut child, 5);
+        quit(child, &mut monitor);
+        if recorded {
+            lab.run("verify rec").well();
+            lab.run("commit rec").well();
+        }
+        assert!(content(&lab, "raw", "d") == contents(1)[..1 << 20]);
+    }
+}
+
 #[test]
 fn a_load_that_fails_leaves_a_machine_that_can_have_its_disk_again() {
     let lab = lab();

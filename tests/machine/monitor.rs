@@ -4,7 +4,10 @@ use crate::guests::{self, lines};
 use crate::lab::{Lab, PATIENCE};
 pub use crate::monitor_client::Monitor;
 use crate::process::Child;
-use std::time::Duration;
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::time::{Duration, Instant};
 
 fn start(lab: &Lab, line: &str) -> (Child, Monitor) {
     lab.write("k", guests::ticker());
@@ -104,4 +107,41 @@ fn a_monitor_may_come_and_go() {
     child.type_bytes(b"q");
     let recorded = child.end(PATIENCE).well();
     lab.run("replay rec").well().same_output(&recorded);
+}
+
+/// A process that has output which nobody takes is given five seconds for it when another one is to come. The monitors do not wait
+/// for it.
+#[test]
+fn monitors_answer_while_a_process_takes_its_time_to_end() {
+    let lab = Lab::new();
+    lab.write("k", guests::ticker());
+    for end in ["p.in", "p.out"] {
+        nix::unistd::mkfifo(&lab.path(end), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    }
+    let mut options = File::options();
+    options.read(true).write(true).custom_flags(nix::libc::O_NONBLOCK);
+    let mut pipe = options.open(lab.path("p.out")).unwrap();
+    while pipe.write(&[b'.'; 4096]).is_ok() {}
+    let line = "record -o rec -kernel k -m 16 -serial pipe:p -monitor unix:m,server=on,wait=off \
+                -monitor unix:m2,server=on,wait=off";
+    let child = lab.start(line);
+    let (mut monitor, mut other) = (Monitor::connect(&lab.path("m")), Monitor::connect(&lab.path("m2")));
+    let deadline = Instant::now() + PATIENCE;
+    while monitor.icount() < 1_000_000 {
+        assert!(Instant::now() < deadline, "{}", child.err());
+    }
+    monitor.send("chardev-change serial0 null");
+    let answered = std::thread::spawn(move || {
+        assert_eq!(monitor.answer(), "");
+        monitor
+    });
+    let mut asked = 0;
+    while !answered.is_finished() {
+        assert!(other.ask("info status").starts_with("VM status: "));
+        asked += 1;
+    }
+    assert!(asked >= 10, "only {asked} answers meanwhile");
+    let mut monitor = answered.join().unwrap();
+    monitor.send("quit");
+    child.end(PATIENCE).well();
 }

@@ -1,7 +1,8 @@
 //! `window=off`: back-ends that have guest RAM itself.
 
-use crate::disk::{PATIENCE, StorageDaemon, check, content, guests, make_raw, start};
+use crate::disk::{PATIENCE, StorageDaemon, check, check_text, content, guests, make_raw, start};
 use crate::lab::Lab;
+use crate::monitor_client::Monitor;
 
 const DRIVE: &str = "-drive file=d.raw,format=raw,if=none,id=d";
 
@@ -25,6 +26,35 @@ fn a_foreign_disk_without_a_window() {
     let done = start(&lab, &guests, "sectors", more).end(PATIENCE).well();
     drop(daemon);
     check(&done, Some(&content(&lab, "d.raw")));
+}
+
+/// Saved in the middle of its work, and taken back there when more of it was done: the guest does that once more.
+#[test]
+fn saves_and_loads_without_a_window() {
+    let Some(guests) = guests() else { return };
+    let lab = Lab::new();
+    make_raw(&lab, "d.raw");
+    let more = format!(
+        "{DRIVE} -device virtio-blk-pci,drive=d,num-queues=2,window=off -device virtio-rng-pci,window=off \
+         -netdev user,id=n -device virtio-net-pci,netdev=n,window=off \
+         -monitor unix:m,server=on,wait=off -snapdir snaps"
+    );
+    let mut child = start(&lab, &guests, "sectors", &more);
+    let mut monitor = Monitor::connect(&lab.path("m"));
+    child.until_text("GUEST-UP", PATIENCE);
+    for tag in ["a", "b", "c"] {
+        assert_eq!(monitor.ask(&format!("savevm {tag}")), "");
+    }
+    assert_eq!(monitor.ask("loadvm a"), "");
+    child.until_text("written", PATIENCE);
+    assert_eq!(monitor.ask("savevm d"), "");
+    assert_eq!(monitor.ask("loadvm b"), "");
+    let done = child.end(PATIENCE).well();
+    let text = done.text();
+    check_text(&text[text.rfind("written").unwrap()..], &done.err, Some(&content(&lab, "d.raw")));
+    // Another run goes on from there.
+    let again = start(&lab, &guests, "sectors", &format!("{more} -loadvm c")).end(PATIENCE).well();
+    check(&again, Some(&content(&lab, "d.raw")));
 }
 
 /// Entropy, a network and a console beside it: what is not a ring of the back-end is still served.

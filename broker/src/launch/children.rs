@@ -34,6 +34,8 @@ pub struct Member {
 #[derive(Debug, Default)]
 pub struct Children {
     members: Vec<Member>,
+    /// Those that were told to end and are not blamed for anything, and when they are killed.
+    leaving: Vec<(Member, Instant)>,
 }
 
 impl Member {
@@ -123,20 +125,30 @@ impl Children {
         self.members.retain(|member| member.status.is_none() || member.pid() != pid);
     }
 
-    /// Ends a device process, and leaves it out of account from here on.
-    pub fn end_device(&mut self, pid: i32) {
+    /// Tells a device process to end, and leaves it out of account from here on. It is killed if it does not end in time.
+    pub fn begin_to_end(&mut self, pid: i32) {
         let Some(at) = self.members.iter().position(|member| member.pid() == pid) else { return };
         let mut member = self.members.remove(at);
         member.signal(Signal::SIGTERM);
+        // A stopped process takes no SIGTERM before it goes on.
         member.signal(Signal::SIGCONT);
-        let deadline = Instant::now() + DEVICE_FINISH_TIMEOUT;
-        while member.poll().is_none() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        member.signal(Signal::SIGKILL);
-        if member.status.is_none() {
-            member.status = member.child.wait().ok();
-        }
+        self.leaving.push((member, Instant::now() + DEVICE_FINISH_TIMEOUT));
+    }
+
+    /// Whether a process that was told to end has not done so yet.
+    pub fn is_leaving(&mut self, pid: i32) -> bool {
+        self.reap_leaving();
+        self.leaving.iter().any(|(member, _)| member.pid() == pid)
+    }
+
+    fn reap_leaving(&mut self) {
+        let now = Instant::now();
+        self.leaving.retain_mut(|(member, deadline)| {
+            if now >= *deadline {
+                member.signal(Signal::SIGKILL);
+            }
+            member.poll().is_none()
+        });
     }
 
     /// The child with this role and the highest claim to be named; reaps first.
@@ -148,6 +160,7 @@ impl Children {
 
     /// Reaps; says whether any child has ended.
     pub fn reap(&mut self) -> bool {
+        self.reap_leaving();
         let ended = self.members.iter_mut().filter_map(Member::poll).count();
         ended > 0
     }
@@ -191,6 +204,7 @@ impl Children {
 
     /// Ends what is left: the vCPU at once, devices after they have put their terminals and sockets in order.
     pub fn end_all(&mut self) {
+        self.members.extend(self.leaving.drain(..).map(|(member, _)| member));
         self.signal(Role::Vcpu, Signal::SIGKILL);
         self.signal(Role::Device, Signal::SIGTERM);
         // A stopped process takes no SIGTERM before it goes on.
@@ -206,8 +220,8 @@ impl Children {
     }
 }
 
-/// How long one device process may take that is ended in order while the machine stands still: a little more than it promises
-/// to take for its last output (docs/devices.md).
+/// How long one device process may take that is ended in order while the run goes on: a little more than it promises to take
+/// for its last output (docs/devices.md).
 const DEVICE_FINISH_TIMEOUT: Duration = Duration::from_secs(6);
 /// How long devices may take after SIGTERM.
 const DEVICE_TERM_TIMEOUT: Duration = Duration::from_millis(500);
@@ -249,7 +263,10 @@ mod tests {
         add(&mut children, Role::Device, "device process a", "exec sleep 100");
         add(&mut children, Role::Device, "device process a", "kill -9 $$");
         let pids: Vec<i32> = children.members.iter().map(Member::pid).collect();
-        children.end_device(pids[0]);
+        children.begin_to_end(pids[0]);
+        while children.is_leaving(pids[0]) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         assert!(kill(Pid::from_raw(pids[0]), None).is_err());
         assert!(children.wait_one(pids[1], Duration::from_secs(5)).is_some());
         assert_eq!(children.first_cause().unwrap().pid(), pids[1]);

@@ -292,6 +292,7 @@ impl Sequence<'_> {
 
     fn tell_done(&mut self) -> Result<(), String> {
         for ticket in self.core.take_done_tickets() {
+            self.swapper.ticket_done(ticket, self.core.has_failed(ticket));
             self.keeper.ticket_done(ticket, &mut self.core);
             self.ticket_done(ticket)?;
         }

@@ -31,15 +31,27 @@ pub enum Request {
     Change(Chardev),
 }
 
-/// A request that waits for its process.
+/// A request that waits for processes.
 #[derive(Debug)]
 struct Pending {
     ticket: Ticket,
     device: u16,
-    starting: Starting,
-    deadline: Instant,
+    stage: Stage,
     /// The stream as it will be.
     stream: Option<Stream>,
+    /// Requests that are fulfilled with this one.
+    others: Vec<Ticket>,
+}
+
+/// How far a request is.
+#[derive(Debug)]
+enum Stage {
+    /// These end first: two must not have the same image or port.
+    Ending(Vec<i32>),
+    /// The new process opens what it needs, until then.
+    Starting(Starting, Instant),
+    /// It is ready, and the one in whose place it comes ends.
+    Replacing(Starting, i32),
 }
 
 /// What came of a request.
@@ -49,8 +61,19 @@ pub struct Outcome {
     pub ticket: Ticket,
     /// The device.
     pub device: u16,
-    /// Its new connection is on its way to the vCPU process, or there is none.
-    pub result: Result<(), Failure>,
+    /// What is on its way to the vCPU process, or why nothing is.
+    pub result: Result<Connection, Failure>,
+}
+
+/// A device's new connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connection {
+    /// It goes on as before.
+    Same,
+    /// A disk goes on after a save or a load.
+    GoesOn,
+    /// The one of another request.
+    OfAnother,
 }
 
 /// Why a device has no new back-end.
@@ -74,6 +97,10 @@ pub struct Swapper {
     /// Devices that have had a process from the start.
     connected: BTreeSet<u16>,
     pending: Vec<Pending>,
+    /// Connections on their way to the vCPU process, by request.
+    connecting: BTreeMap<Ticket, u16>,
+    /// Disks that get nothing from the guest before they go on after a save or a load.
+    waiting: BTreeSet<u16>,
 }
 
 impl Swapper {
@@ -85,7 +112,16 @@ impl Swapper {
         foreign: BTreeMap<u16, UnixStream>,
     ) -> Swapper {
         let connected = pids.keys().copied().collect();
-        Swapper { plan, control, pids, foreign, connected, pending: Vec::new() }
+        Swapper {
+            plan,
+            control,
+            pids,
+            foreign,
+            connected,
+            pending: Vec::new(),
+            connecting: BTreeMap::new(),
+            waiting: BTreeSet::new(),
+        }
     }
 
     /// Connections to watch for hang-ups.
@@ -114,7 +150,11 @@ impl Swapper {
 
     /// Whether the process is one that has not become a back-end yet.
     pub fn is_pending(&self, pid: i32) -> bool {
-        self.pending.iter().any(|pending| pending.starting.pid == pid)
+        let is_it = |pending: &Pending| match &pending.stage {
+            Stage::Starting(starting, _) | Stage::Replacing(starting, _) => starting.pid == pid,
+            Stage::Ending(_) => false,
+        };
+        self.pending.iter().any(is_it)
     }
 
     /// All streams: id and file name.
@@ -137,7 +177,10 @@ impl Swapper {
         };
         match result {
             Ok(None) => None,
-            Ok(Some(device)) => Some(Outcome { ticket, device, result: Ok(()) }),
+            Ok(Some(device)) => {
+                self.connecting.insert(ticket, device);
+                Some(Outcome { ticket, device, result: Ok(Connection::Same) })
+            }
             // Nothing has been touched yet.
             Err(why) => Some(Outcome { ticket, device: 0, result: Err(Failure { why, lost: false }) }),
         }
@@ -171,7 +214,7 @@ impl Swapper {
         let device = self.find(id)?;
         self.check_free(device)?;
         let text = |error: &dyn std::fmt::Display| error.to_string();
-        let starting = match BackEnd::of(&self.plan, device) {
+        let stream = match BackEnd::of(&self.plan, device) {
             BackEnd::None => return Err(format!("a replay has no back-end for '{id}'")),
             BackEnd::Accept(_) => {
                 return Err(format!("'{id}': its back-end connects to us and cannot be restarted from here"));
@@ -187,25 +230,15 @@ impl Swapper {
                 let stream = self.stream_of(device).ok_or_else(|| format!("'{id}' has no stream"))?;
                 check_no_monitor(stream)?;
                 self.check_connected(device, id)?;
-                let mut stream = stream.clone();
-                if let Backend::File { append, .. } = &mut stream.chardev.backend {
-                    // What was written so far stays.
-                    *append = true;
-                }
-                self.end_old(device, children);
-                tree::start_stream_process(&stream, &self.plan, children)
+                Some(stream.clone())
             }
             BackEnd::Process(_) => {
                 self.check_restartable(device)?;
-                self.end_old(device, children);
-                match tree::start_device_process(&self.plan, device, children) {
-                    Ok(Some(starting)) => Ok(starting),
-                    Ok(None) => return Err(format!("'{id}' has no process")),
-                    Err(error) => Err(error),
-                }
+                None
             }
         };
-        self.wait_for(ticket, device, starting.map_err(|error| text(&error))?, None);
+        let ending = self.end_old(device, children);
+        self.wait_for(ticket, device, Stage::Ending(ending), stream);
         Ok(None)
     }
 
@@ -224,7 +257,7 @@ impl Swapper {
         self.check_connected(device, &id)?;
         let starting = tree::start_stream_process(&stream, &self.plan, children);
         let starting = starting.map_err(|error| error.to_string())?;
-        self.wait_for(ticket, device, starting, Some(stream));
+        self.wait_for(ticket, device, starting_now(starting), Some(stream));
         Ok(())
     }
 
@@ -244,17 +277,9 @@ impl Swapper {
     }
 
     /// Lets a disk go on in a new layer, by another process; the vCPU process holds its requests back.
-    pub fn begin_layer(
-        &mut self,
-        ticket: Ticket,
-        device: u16,
-        top: Top,
-        children: &mut Children,
-    ) -> Result<(), String> {
-        self.check_free(device)?;
-        self.end_old(device, children);
+    pub fn begin_layer(&mut self, ticket: Ticket, device: u16, top: Top, children: &mut Children) {
         self.plan.tops.insert(device, top);
-        self.start_disk(ticket, device, children)
+        self.go_on(ticket, device, children);
     }
 
     /// Lets a disk that is written in place go on in another process, which notes changes in `changed` and has something to do.
@@ -264,31 +289,61 @@ impl Swapper {
         device: u16,
         (changed, task): (OwnedFd, Option<Task>),
         children: &mut Children,
-    ) -> Result<(), String> {
-        self.check_free(device)?;
-        self.end_old(device, children);
+    ) {
         let upkeep = self.plan.upkeep.entry(device).or_default();
         (upkeep.changed, upkeep.task) = (Some(changed), task);
-        let started = self.start_disk(ticket, device, children);
-        let upkeep = self.plan.upkeep.entry(device).or_default();
-        // Only this process keeps; what is to be restored is so until a process has done it.
-        upkeep.task.take_if(|task| matches!(task, Task::Keep { .. }));
-        started
+        self.go_on(ticket, device, children);
     }
 
-    fn start_disk(&mut self, ticket: Ticket, device: u16, children: &mut Children) -> Result<(), String> {
-        match tree::start_device_process(&self.plan, device, children) {
-            Ok(Some(starting)) => {
-                self.wait_for(ticket, device, starting, None);
-                Ok(())
+    /// Another process for a disk. One that is just being started, for a monitor, is not wanted any more: this one comes in its place.
+    fn go_on(&mut self, ticket: Ticket, device: u16, children: &mut Children) {
+        let mut ending = self.end_old(device, children);
+        let mut others = vec![];
+        for pending in self.pending.extract_if(.., |pending| pending.device == device) {
+            others.push(pending.ticket);
+            others.extend(pending.others);
+            match pending.stage {
+                Stage::Ending(pids) => ending.extend(pids),
+                Stage::Starting(starting, _) => {
+                    children.begin_to_end(starting.pid);
+                    ending.push(starting.pid);
+                }
+                Stage::Replacing(starting, old) => {
+                    children.begin_to_end(starting.pid);
+                    ending.extend([starting.pid, old]);
+                }
             }
-            Ok(None) => Err("a disk has no process".to_owned()),
-            Err(error) => Err(error.to_string()),
         }
+        let stage = Stage::Ending(ending);
+        self.waiting.insert(device);
+        self.pending.push(Pending { ticket, device, stage, stream: None, others });
+    }
+
+    /// The ones before have ended: starts a process.
+    fn start(&mut self, pending: &Pending, children: &mut Children) -> Result<Starting, String> {
+        let device = pending.device;
+        let started = match &pending.stream {
+            Some(stream) => {
+                let mut stream = stream.clone();
+                if let Backend::File { append, .. } = &mut stream.chardev.backend {
+                    // What was written so far stays.
+                    *append = true;
+                }
+                tree::start_stream_process(&stream, &self.plan, children).map(Some)
+            }
+            None => tree::start_device_process(&self.plan, device, children),
+        };
+        if let Some(upkeep) = self.plan.upkeep.get_mut(&device) {
+            // Only this process keeps; what is to be restored is so until a process has done it.
+            upkeep.task.take_if(|task| matches!(task, Task::Keep { .. }));
+        }
+        let started = started.map_err(|error| error.to_string())?;
+        started.ok_or_else(|| "this device has no process".to_owned())
     }
 
     fn check_free(&self, device: u16) -> Result<(), String> {
-        if self.pending.iter().any(|pending| pending.device == device) {
+        let is_pending = self.pending.iter().any(|pending| pending.device == device);
+        if is_pending || self.connecting.values().any(|connecting| *connecting == device) {
             return Err("another back-end is being started for this device".to_owned());
         }
         Ok(())
@@ -325,54 +380,109 @@ impl Swapper {
         self.plan.streams.iter().find(|stream| stream.device == Some(device))
     }
 
-    /// Ends the process that serves a device: two must not have the same image or port.
-    fn end_old(&mut self, device: u16, children: &mut Children) {
-        if let Some(pid) = self.pids.remove(&device) {
-            children.end_device(pid);
-        }
+    /// Lets the process that serves a device end.
+    fn end_old(&mut self, device: u16, children: &mut Children) -> Vec<i32> {
+        let old = self.pids.remove(&device);
+        old.into_iter().inspect(|pid| children.begin_to_end(*pid)).collect()
     }
 
-    fn wait_for(&mut self, ticket: Ticket, device: u16, starting: Starting, stream: Option<Stream>) {
-        let deadline = Instant::now() + READY_TIMEOUT;
-        self.pending.push(Pending { ticket, device, starting, deadline, stream });
+    fn wait_for(&mut self, ticket: Ticket, device: u16, stage: Stage, stream: Option<Stream>) {
+        self.pending.push(Pending { ticket, device, stage, stream, others: vec![] });
+    }
+
+    /// The vCPU process has taken a connection, or has not.
+    pub fn ticket_done(&mut self, ticket: Ticket, failed: bool) {
+        if let Some(device) = self.connecting.remove(&ticket)
+            && !failed
+        {
+            self.waiting.remove(&device);
+        }
     }
 
     /// Looks at the processes that were started; tells what came of them.
     pub fn proceed(&mut self, children: &mut Children, calls: &mut Vec<Call>) -> Vec<Outcome> {
         let mut outcomes = Vec::new();
         for mut pending in std::mem::take(&mut self.pending) {
-            let overdue = !pending.starting.patient && Instant::now() >= pending.deadline;
-            match pending.starting.progress() {
-                Progress::Starting if !overdue => self.pending.push(pending),
-                Progress::Ready => {
-                    let (ticket, device) = (pending.ticket, pending.device);
-                    let result = self.complete(pending, children, calls);
-                    // The old one has been ended.
-                    let result = result.map_err(|why| Failure { why, lost: true });
-                    outcomes.push(Outcome { ticket, device, result });
-                }
-                Progress::Starting | Progress::Failed => {
-                    let Pending { ticket, device, starting, .. } = pending;
-                    children.end_device(starting.pid);
-                    let why = format!("{} could not start", starting.name);
-                    let lost = !self.pids.contains_key(&device);
-                    outcomes.push(Outcome { ticket, device, result: Err(Failure { why, lost }) });
+            let Some(result) = self.advance(&mut pending, children, calls) else {
+                self.pending.push(pending);
+                continue;
+            };
+            let Pending { ticket, device, others, .. } = pending;
+            let mut connection = Connection::Same;
+            if result.is_ok() {
+                self.connecting.insert(ticket, device);
+                if self.waiting.contains(&device) {
+                    connection = Connection::GoesOn;
                 }
             }
+            let of_others = result.clone().map(|()| Connection::OfAnother);
+            outcomes.push(Outcome { ticket, device, result: result.map(|()| connection) });
+            let other = |ticket| Outcome { ticket, device, result: of_others.clone() };
+            outcomes.extend(others.into_iter().map(other));
         }
         outcomes
     }
 
-    fn complete(
+    /// Goes on with one request as far as it goes without waiting; what came of it, if that is known.
+    fn advance(
         &mut self,
-        pending: Pending,
+        pending: &mut Pending,
         children: &mut Children,
         calls: &mut Vec<Call>,
+    ) -> Option<Result<(), Failure>> {
+        loop {
+            match &mut pending.stage {
+                Stage::Ending(pids) => {
+                    if pids.iter().any(|pid| children.is_leaving(*pid)) {
+                        return None;
+                    }
+                    match self.start(pending, children) {
+                        Ok(starting) => pending.stage = starting_now(starting),
+                        Err(why) => return Some(Err(Failure { why, lost: true })),
+                    }
+                }
+                Stage::Starting(starting, deadline) => {
+                    let overdue = !starting.patient && Instant::now() >= *deadline;
+                    match starting.progress() {
+                        Progress::Starting if !overdue => return None,
+                        Progress::Ready => {
+                            let ending = self.end_old(pending.device, children);
+                            let Stage::Starting(starting, _) =
+                                std::mem::replace(&mut pending.stage, Stage::Ending(vec![]))
+                            else {
+                                return None;
+                            };
+                            pending.stage = Stage::Replacing(starting, ending.first().copied().unwrap_or(0));
+                        }
+                        Progress::Starting | Progress::Failed => {
+                            children.begin_to_end(starting.pid);
+                            let why = format!("{} could not start", starting.name);
+                            let lost = !self.pids.contains_key(&pending.device);
+                            return Some(Err(Failure { why, lost }));
+                        }
+                    }
+                }
+                Stage::Replacing(_, old) if children.is_leaving(*old) => return None,
+                Stage::Replacing(starting, _) => {
+                    let (pid, socket) = (starting.pid, starting.socket.take());
+                    let stream = pending.stream.take();
+                    let done = self.complete((pending.device, pid), socket, stream, calls);
+                    // The old one has been ended.
+                    return Some(done.map_err(|why| Failure { why, lost: true }));
+                }
+            }
+        }
+    }
+
+    fn complete(
+        &mut self,
+        (device, pid): (u16, i32),
+        socket: Option<UnixStream>,
+        stream: Option<Stream>,
+        calls: &mut Vec<Call>,
     ) -> Result<(), String> {
-        let Pending { device, starting, stream, .. } = pending;
-        let socket = starting.socket.ok_or("the new process serves no device")?;
-        self.end_old(device, children);
-        self.pids.insert(device, starting.pid);
+        let socket = socket.ok_or("the new process serves no device")?;
+        self.pids.insert(device, pid);
         if let Some(top) = self.plan.tops.get_mut(&device)
             && let Some(layer) = top.layer.take()
         {
@@ -410,6 +520,10 @@ impl Swapper {
         calls.extend(made.into_iter().filter(heard));
         Ok(())
     }
+}
+
+fn starting_now(starting: Starting) -> Stage {
+    Stage::Starting(starting, Instant::now() + READY_TIMEOUT)
 }
 
 fn check_no_monitor(stream: &Stream) -> Result<(), String> {

@@ -102,7 +102,7 @@ fn a_foreign_back_end_is_connected_again() {
     );
     let (text, told, control) = asked(&line, Mode::Record, "device_restart c");
     assert!(!text.contains("Error"), "{text}");
-    assert_eq!(told, [Control::Stop, Control::Reconnect { device: 1 }, Control::Continue]);
+    assert_eq!(told, [Control::Stop, Control::Reconnect { device: 1, goes_on: false }, Control::Continue]);
     // The connection and one call eventfd: all queues of a disk are one in the window.
     assert_eq!(received(&control), (1, 2));
     assert!(listener.accept().is_ok());
@@ -171,7 +171,7 @@ fn a_machine_may_wait_for_the_back_end_it_lost() {
     assert_eq!(sequence.run(&mut |_| {}), End::Shutdown(ShutdownCause::HostQuit));
     assert_eq!(received(&control), (1, 2));
     let told = vcpu.join().unwrap();
-    assert_eq!(told, [Control::Stop, Control::Reconnect { device: 1 }, Control::Continue]);
+    assert_eq!(told, [Control::Stop, Control::Reconnect { device: 1, goes_on: false }, Control::Continue]);
     let text = shown(user.join().unwrap());
     let states: Vec<_> = text.lines().filter(|line| line.contains("VM status")).collect();
     assert!(states[0].ends_with("paused (io-error)") && states[1].ends_with("running"), "{text}");

@@ -72,12 +72,8 @@ impl Keeper {
         }
         for (device, top) in self.disks.new_layers() {
             let ticket = hands.core.new_ticket();
-            match hands.swapper.begin_layer(ticket, device, top, hands.children) {
-                Ok(()) => {
-                    self.swaps.insert(ticket, device);
-                }
-                Err(why) => self.lose(device, why, hands),
-            }
+            hands.swapper.begin_layer(ticket, device, top, hands.children);
+            self.swaps.insert(ticket, device);
         }
         if let Err(why) = self.disks.write_down() {
             self.failure.get_or_insert(why);
@@ -90,12 +86,8 @@ impl Keeper {
         for (device, work) in works {
             without.retain(|other| *other != device);
             let ticket = hands.core.new_ticket();
-            match hands.swapper.begin_upkeep(ticket, device, work, hands.children) {
-                Ok(()) => {
-                    self.swaps.insert(ticket, device);
-                }
-                Err(why) => self.lose(device, why, hands),
-            }
+            hands.swapper.begin_upkeep(ticket, device, work, hands.children);
+            self.swaps.insert(ticket, device);
         }
         if let Err(why) = result {
             // It was told to wait for a process that it does not get.

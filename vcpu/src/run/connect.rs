@@ -131,6 +131,12 @@ pub fn receive_session(control: &OwnedFd, device: &str, queues: u16) -> Result<S
     Ok(Session::connect(UnixStream::from(socket), calls, device)?)
 }
 
+/// Takes another back-end from the control socket and does not speak to it.
+pub fn receive_unused(control: &OwnedFd, device: &str) -> Result<Vec<OwnedFd>, RunError> {
+    let failed = |why: String| RunError::Setup(format!("{device}: cannot take another back-end: {why}"));
+    receive_fds(control).map_err(failed)
+}
+
 /// Takes a debugger's listening socket from the control socket.
 pub fn receive_listener(control: &OwnedFd) -> Result<OwnedFd, RunError> {
     let failed = |why: String| RunError::Setup(format!("gdbserver: cannot take the socket: {why}"));

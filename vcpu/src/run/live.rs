@@ -169,8 +169,8 @@ impl Live {
             }
             Control::Quit => flow = Flow::Leave,
             Control::Debugger { listens } => machine.debugger_listens(listens, self.lane.waker())?,
-            Control::Reconnect { device } => {
-                if let Err(why) = self.reconnect(machine, device) {
+            Control::Reconnect { device, goes_on } => {
+                if let Err(why) = self.reconnect(machine, device, goes_on) {
                     let why = why.to_string();
                     self.lane.send(&Outbound::NotConnected { sequence, device, why })?;
                     self.lane.ring_doorbell()?;
@@ -201,8 +201,13 @@ impl Live {
     }
 
     /// Takes another back-end. Without one the machine stands still: the broker has stopped it.
-    fn reconnect(&mut self, machine: &mut Machine, device: DeviceIndex) -> Result<(), RunError> {
-        machine.reconnect(device)?;
+    fn reconnect(
+        &mut self,
+        machine: &mut Machine,
+        device: DeviceIndex,
+        goes_on: bool,
+    ) -> Result<(), RunError> {
+        machine.reconnect(device, goes_on)?;
         self.restarted.push(device);
         // The signals of the back-end before it may be lost.
         let queues = machine.description.queue_count(device);

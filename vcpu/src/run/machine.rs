@@ -1,6 +1,6 @@
 //! The guest machine: core, interpreter, consoles, and what happens to it from outside.
 
-use super::connect::{Outside, receive_listener, receive_session};
+use super::connect::{Outside, receive_listener, receive_session, receive_unused};
 use super::consoles::Consoles;
 use super::digest::{self, RamDigest};
 use super::error::RunError;
@@ -67,6 +67,8 @@ pub struct Machine {
     /// Answers that the next event brings into RAM, where the event has only their digests.
     pub(super) answers: VecDeque<Done<Tag>>,
     pub(super) control: Option<OwnedFd>,
+    /// Connections that came for devices which wait for another one.
+    unused: Vec<(DeviceIndex, OwnedFd)>,
     interpreter: Interpreter,
     memory_digest: RamDigest,
     pub(super) history: Option<History>,
@@ -104,6 +106,7 @@ impl Machine {
             service: outside.service,
             answers: VecDeque::new(),
             control: outside.control,
+            unused: Vec::new(),
             description: setup.machine.clone(),
             interpreter: Interpreter::default(),
             history: None,
@@ -190,11 +193,19 @@ impl Machine {
     }
 
     /// Takes another back-end for `device`.
-    pub fn reconnect(&mut self, device: DeviceIndex) -> Result<(), RunError> {
+    pub fn reconnect(&mut self, device: DeviceIndex, goes_on: bool) -> Result<(), RunError> {
         let index = usize::from(device);
         let (Some(control), Some(choice)) = (&self.control, self.description.devices.get(index)) else {
             return Err(RunError::Setup(format!("there is no device {device} to connect again")));
         };
+        if self.service.is_held(device) && !goes_on {
+            // The contents of the disk are kept as they were at the save: the one that leaves them so is to come. The broker ends this
+            // one then; if it was left now, it would end by itself and be missed.
+            let fds = receive_unused(control, &choice.id)?;
+            self.unused.extend(fds.into_iter().map(|fd| (device, fd)));
+            return Ok(());
+        }
+        self.unused.retain(|(of, _)| *of != device);
         let session = receive_session(control, &choice.id, self.description.queue_count(device))?;
         if let Some(back_end) = self.service.back_end(device) {
             back_end.reconnect(session)?;

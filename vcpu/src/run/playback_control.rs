@@ -56,8 +56,13 @@ impl Playback {
                 self.seek.stored.insert(Place { icount: icount.0, events });
             }
             Control::Quit => return Ok(Flow::Leave),
-            Control::Reconnect { .. } => {
-                return Err(RunError::Setup("a replay has no back-end to connect again".into()));
+            Control::Reconnect { device, goes_on } => {
+                if let Err(why) = machine.reconnect(device, goes_on) {
+                    let why = why.to_string();
+                    self.lane.send(&Outbound::NotConnected { sequence, device, why })?;
+                    self.lane.ring_doorbell()?;
+                    return Ok(Flow::Go);
+                }
             }
         }
         if self.paused {

@@ -129,13 +129,26 @@ impl Machine {
         self.copied.take()
     }
 
-    /// Devices whose state nobody here can save: their back-ends have guest RAM themselves.
-    pub fn unsavable(&self) -> Option<String> {
-        let function = self.service.functions().iter().find(|function| !function.window)?;
-        Some(format!(
-            "device '{}' has window=off: what its back-end does to RAM cannot be saved",
-            function.id
-        ))
+    /// Whether back-ends have guest RAM themselves: what they write is not noticed, so they and the machine must stand still
+    /// while RAM is saved or compared.
+    pub fn has_shared(&self) -> bool {
+        self.service.has_shared()
+    }
+
+    /// Lets those back-ends stand still; why the machine cannot be saved like this, if it cannot.
+    pub fn pause_shared(&mut self) -> Result<Option<Refused>, RunError> {
+        let busy = self.service.pause_shared(&mut self.core)?;
+        Ok(busy.map(|device| {
+            format!(
+                "device '{}': its back-end has requests that it does not answer",
+                self.device_name(device)
+            )
+        }))
+    }
+
+    /// Lets them go on.
+    pub fn resume_shared(&mut self) -> Result<(), RunError> {
+        Ok(self.service.resume_shared(&self.core)?)
     }
 
     /// Begins to take another state. With an error inside, nothing was changed.
@@ -184,9 +197,6 @@ impl Machine {
 
     /// Looks at all that can be wrong with a state.
     fn check_state(&self, handover: &Handover, whole: &WholeState) -> Result<(), Refused> {
-        if let Some(why) = self.unsavable() {
-            return Err(why);
-        }
         whole.state.check(&self.core).map_err(|error| error.to_string())?;
         let is_ram =
             |page: &u64| page.checked_mul(PAGE_SIZE).is_some_and(|gpa| self.core.mem.ram.contains(gpa));

@@ -92,13 +92,10 @@ impl Saves {
         if self.asked.is_empty() || self.copying.is_some() || !machine.is_served() {
             return Ok(Attended::Nothing);
         }
-        match self.asked[0] {
-            Asked::Save { .. } if machine.unsavable().is_none() => {
-                if let Some(device) = machine.unanswered()? {
-                    return Ok(Attended::Wait(device));
-                }
-            }
-            Asked::Save { .. } | Asked::Load { .. } => {}
+        if matches!(self.asked[0], Asked::Save { .. })
+            && let Some(device) = machine.unanswered()?
+        {
+            return Ok(Attended::Wait(device));
         }
         match self.asked.pop_front() {
             Some(Asked::Save { sequence, full, held }) => {
@@ -107,12 +104,15 @@ impl Saves {
             }
             Some(Asked::Load { sequence, held }) => {
                 let files = machine.receive_state()?;
+                // What back-ends with RAM are at is not needed any more, but all is compared at once.
+                machine.pause_shared()?;
+                let pages = if machine.has_shared() { usize::MAX } else { pages };
                 match machine.begin_load(files)? {
                     Ok(()) => {
                         self.comparing = Some((sequence, held));
                         self.compare(machine, lane, pages)
                     }
-                    Err(why) => self.refuse(lane, sequence, why),
+                    Err(why) => self.refuse(machine, lane, sequence, why),
                 }
             }
             None => Ok(Attended::Nothing),
@@ -132,11 +132,18 @@ impl Saves {
         let Some((sequence, held)) = self.comparing.take() else { return Ok(Attended::Nothing) };
         match machine.finish_load(&held)? {
             Ok(taken) => Ok(Attended::Loaded { sequence, taken }),
-            Err(why) => self.refuse(lane, sequence, why),
+            Err(why) => self.refuse(machine, lane, sequence, why),
         }
     }
 
-    fn refuse(&self, lane: &mut VcpuEnd, sequence: u64, why: String) -> Result<Attended, RunError> {
+    fn refuse(
+        &self,
+        machine: &mut Machine,
+        lane: &mut VcpuEnd,
+        sequence: u64,
+        why: String,
+    ) -> Result<Attended, RunError> {
+        machine.resume_shared()?;
         lane.send(&Outbound::Loaded { sequence, error: Some(why) })?;
         lane.ring_doorbell()?;
         Ok(Attended::Refused)
@@ -150,11 +157,16 @@ impl Saves {
         (sequence, full, held): (u64, bool, &[DeviceIndex]),
     ) -> Result<usize, RunError> {
         let mut pages = 0;
-        if let Some(why) = machine.unsavable() {
+        if let Some(why) = machine.pause_shared()? {
+            machine.resume_shared()?;
             lane.send(&Outbound::Copied { sequence, error: Some(why) })?;
         } else {
-            let files = machine.begin_save(full, events)?;
+            let files = machine.begin_save(full || machine.has_shared(), events)?;
+            if machine.has_shared() {
+                machine.finish_copying();
+            }
             machine.hold(held)?;
+            machine.resume_shared()?;
             machine.hand_over(&files)?;
             pages = machine.pages_to_copy();
             self.copying = Some(sequence);

@@ -39,6 +39,8 @@ pub trait BackEnd {
     fn outstanding(&self, queue: u16) -> usize;
     /// Gives it nothing more: another process is about to take its place.
     fn hold(&mut self) -> Result<(), WindowError>;
+    /// Whether it is.
+    fn is_held(&self) -> bool;
     /// Takes another process in its place.
     fn reconnect(&mut self, session: Session) -> Result<(), WindowError>;
 }
@@ -82,6 +84,10 @@ impl BackEnd for DeviceWindow<Tag> {
 
     fn hold(&mut self) -> Result<(), WindowError> {
         DeviceWindow::hold(self)
+    }
+
+    fn is_held(&self) -> bool {
+        DeviceWindow::is_held(self)
     }
 
     fn reconnect(&mut self, session: Session) -> Result<(), WindowError> {

@@ -102,8 +102,15 @@ impl Service {
             if let Some(Some(back_end)) = self.back_ends.get_mut(usize::from(*device)) {
                 back_end.hold()?;
             }
+            self.hold_shared(*device)?;
         }
         Ok(())
+    }
+
+    /// Whether a back-end waits for another one to take its place.
+    pub fn is_held(&self, device: DeviceIndex) -> bool {
+        let back_end = self.back_ends.get(usize::from(device)).and_then(Option::as_ref);
+        back_end.is_some_and(|back_end| back_end.is_held()) || self.is_shared_held(device)
     }
 
     /// Finds a back-end that offers less than the driver in a saved state uses: device and features.
@@ -111,8 +118,10 @@ impl Service {
         for (index, function) in self.functions.iter().enumerate() {
             let driver = chipset.virtio(index).driver_features();
             for (device, _) in function.kind.back_ends() {
-                let Some(back_end) = &self.back_ends[usize::from(device)] else { continue };
-                let missing = offer::needed_of_back_end(&function.kind, driver) & !back_end.features();
+                let back_end = self.back_ends[usize::from(device)].as_ref();
+                let offered = back_end.map(|end| end.features()).or_else(|| self.shared_features(device));
+                let Some(offered) = offered else { continue };
+                let missing = offer::needed_of_back_end(&function.kind, driver) & !offered;
                 if missing != 0 {
                     return Some((device, missing));
                 }
@@ -133,6 +142,7 @@ impl Service {
         for back_end in self.back_ends.iter_mut().flatten() {
             back_end.stop()?;
         }
+        self.stop_all_shared()?;
         self.staged.iter_mut().for_each(|staged| staged.clear());
         self.hold(held)?;
         let answered: BTreeSet<(DeviceIndex, u64)> =
@@ -140,6 +150,7 @@ impl Service {
         for index in 0..self.functions.len() {
             if core.virtio.functions[index].started {
                 self.start_again(core, index, &answered)?;
+                self.start_shared_again(core, index)?;
             }
             for (device, _) in self.functions[index].kind.back_ends() {
                 if let Some(spool) = &mut self.spools[usize::from(device)] {

@@ -81,6 +81,9 @@ impl BackEnd for FakeBackEnd {
     fn hold(&mut self) -> Result<(), WindowError> {
         Ok(())
     }
+    fn is_held(&self) -> bool {
+        false
+    }
     fn reconnect(&mut self, _session: Session) -> Result<(), WindowError> {
         Ok(())
     }

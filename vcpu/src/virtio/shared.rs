@@ -24,6 +24,10 @@ pub struct SharedBackEnd {
     started: Option<u64>,
     /// Its rings that run, by its own number of the queue.
     rings: BTreeMap<u16, Running>,
+    /// It stands still while the machine is saved.
+    paused: bool,
+    /// It gets nothing: another one is about to take its place.
+    held: bool,
 }
 
 /// A ring that the back-end serves.
@@ -35,10 +39,19 @@ struct Running {
 impl SharedBackEnd {
     /// The back-end behind a session, stopped.
     pub fn new(session: Session) -> SharedBackEnd {
-        SharedBackEnd { session, started: None, rings: BTreeMap::new() }
+        SharedBackEnd { session, started: None, rings: BTreeMap::new(), paused: false, held: false }
+    }
+
+    /// Whether it touches RAM.
+    fn is_active(&self) -> bool {
+        self.started.is_some() && !self.paused && !self.held
     }
 
     fn start(&mut self, ram: &Ram, features: u64) -> Result<(), WindowError> {
+        self.started = Some(features);
+        if self.held {
+            return Ok(());
+        }
         // Guest physical and user addresses are the same, so no message depends on where anything is mapped.
         let region = |(gpa, size, offset)| VhostUserMemoryRegionInfo {
             guest_phys_addr: gpa,
@@ -49,19 +62,64 @@ impl SharedBackEnd {
         };
         let regions: Vec<_> = ram.pieces().into_iter().map(region).collect();
         let places: Vec<_> = self.rings.values().map(|running| running.place).collect();
-        self.session.start(features, &regions, &places)?;
-        self.started = Some(features);
-        Ok(())
+        self.session.start(features, &regions, &places)
     }
 
     fn stop(&mut self) -> Result<(), WindowError> {
+        let was_active = self.is_active();
         let places: Vec<_> = self.rings.values().map(|running| running.place).collect();
         self.rings.clear();
-        if self.started.take().is_some() {
+        (self.started, self.paused) = (None, false);
+        if was_active {
             self.session.stop(&places)?;
         }
         Ok(())
     }
+
+    /// Lets it stand still, and notes where in its rings.
+    fn pause(&mut self) -> Result<(), WindowError> {
+        if self.is_active() {
+            let places: Vec<_> = self.rings.values().map(|running| running.place).collect();
+            let bases = self.session.stop(&places)?;
+            self.rings.values_mut().zip(bases).for_each(|(running, base)| running.place.base = base);
+            self.paused = true;
+        }
+        Ok(())
+    }
+
+    /// Lets it go on where it stands.
+    fn resume(&mut self, ram: &Ram) -> Result<(), WindowError> {
+        if std::mem::take(&mut self.paused)
+            && let Some(features) = self.started
+        {
+            self.start(ram, features)?;
+            self.kick_all()?;
+        }
+        Ok(())
+    }
+
+    /// Its rings go on where all before was given back.
+    fn begin_at_used(&mut self, ram: &Ram) {
+        for running in self.rings.values_mut() {
+            running.place.base = running.watch.base(ram).unwrap_or(0);
+        }
+    }
+
+    fn kick_all(&self) -> Result<(), WindowError> {
+        if self.held {
+            return Ok(());
+        }
+        self.rings.keys().try_for_each(|number| self.session.kick((*number).into()))
+    }
+}
+
+/// Where back-ends begin in rings.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Base {
+    /// At their beginning: the driver has just made them.
+    Zero,
+    /// Behind what was given back.
+    Used,
 }
 
 /// A queue of a function, and the same as a queue of its back-end.
@@ -121,6 +179,10 @@ impl Service {
 
     /// DRIVER_OK: gives the back-ends RAM and the rings that the driver has enabled.
     pub(super) fn start_shared(&mut self, core: &mut Core, index: usize) -> Result<(), WindowError> {
+        self.start_rings_at(core, index, Base::Zero)
+    }
+
+    fn start_rings_at(&mut self, core: &mut Core, index: usize, base: Base) -> Result<(), WindowError> {
         let driver = core.chipset.virtio(index).driver_features();
         for device in self.sharing(index) {
             let count = self.functions[index].kind.queue_count();
@@ -133,6 +195,9 @@ impl Service {
             }
             let kind = &self.functions[index].kind;
             if let Some(back_end) = self.shared.get_mut(&device) {
+                if base == Base::Used {
+                    back_end.begin_at_used(&core.mem.ram);
+                }
                 let features = offer::for_shared_back_end(kind, driver, back_end.session.features());
                 back_end.start(&core.mem.ram, features)?;
             }
@@ -178,6 +243,56 @@ impl Service {
         Ok(())
     }
 
+    /// Whether there are any.
+    pub fn has_shared(&self) -> bool {
+        !self.shared.is_empty()
+    }
+
+    /// Lets all of them stand still: when this returns they touch RAM no more. The device that has taken requests which it has not
+    /// answered, if there is one: nobody knows of them when its rings go on elsewhere.
+    pub fn pause_shared(&mut self, core: &mut Core) -> Result<Option<DeviceIndex>, WindowError> {
+        self.shared.values_mut().try_for_each(SharedBackEnd::pause)?;
+        self.watch_shared(core)?;
+        let ram = &core.mem.ram;
+        let is_ahead = |running: &Running| running.watch.base(ram) != Ok(running.place.base);
+        let paused = self.shared.iter().filter(|(_, back_end)| back_end.paused);
+        let mut busy = paused.filter(|(_, back_end)| back_end.rings.values().any(is_ahead));
+        Ok(busy.next().map(|(device, _)| *device))
+    }
+
+    /// Lets all go on that were paused.
+    pub fn resume_shared(&mut self, core: &Core) -> Result<(), WindowError> {
+        self.shared.values_mut().try_for_each(|back_end| back_end.resume(&core.mem.ram))
+    }
+
+    /// Gives a device nothing more until it has another back-end.
+    pub(super) fn hold_shared(&mut self, device: DeviceIndex) -> Result<(), WindowError> {
+        let Some(back_end) = self.shared.get_mut(&device) else { return Ok(()) };
+        back_end.pause()?;
+        (back_end.paused, back_end.held) = (false, true);
+        Ok(())
+    }
+
+    /// Whether such a back-end waits for another one to take its place.
+    pub(super) fn is_shared_held(&self, device: DeviceIndex) -> bool {
+        self.shared.get(&device).is_some_and(|back_end| back_end.held)
+    }
+
+    /// The machine was put into another state: the back-ends of a function that runs in it go on with its rings.
+    pub(super) fn start_shared_again(&mut self, core: &mut Core, index: usize) -> Result<(), WindowError> {
+        self.start_rings_at(core, index, Base::Used)?;
+        for device in self.sharing(index) {
+            let Some(back_end) = self.shared.get(&device) else { continue };
+            back_end.kick_all()?;
+            let queues: Vec<_> =
+                back_end.rings.keys().filter_map(|number| self.guest_queue(device, *number)).collect();
+            let now = core.clock.at(core.cpu.icount);
+            // What was given back may not have been signalled yet. One interrupt too many harms no driver.
+            queues.into_iter().for_each(|queue| core.chipset.virtio_queue_interrupt(index, queue, now));
+        }
+        Ok(())
+    }
+
     /// Stops all of them.
     pub fn stop_all_shared(&mut self) -> Result<(), WindowError> {
         self.shared.values_mut().try_for_each(SharedBackEnd::stop)
@@ -206,7 +321,9 @@ impl Service {
             }
             let Some(back_end) = self.shared.get_mut(&device) else { return Ok(()) };
             let Some(running) = back_end.rings.get(&number) else { return Ok(()) };
-            back_end.session.start_ring(&running.place)?;
+            if back_end.is_active() {
+                back_end.session.start_ring(&running.place)?;
+            }
         }
         if self.look_at(core, (index, queue), (device, number))? {
             // What the guest has written must be visible before the kick.
@@ -282,15 +399,12 @@ impl Service {
             return Err(session.changed(missing));
         }
         back_end.session = session;
+        (back_end.paused, back_end.held) = (false, false);
         let Some(features) = back_end.started else { return Ok(true) };
-        for running in back_end.rings.values_mut() {
-            // All up to there were given back; what was begun is done again, as QEMU does after a reconnect.
-            running.place.base = running.watch.base(&core.mem.ram).unwrap_or(0);
-        }
+        // What was begun is done again, as QEMU does after a reconnect.
+        back_end.begin_at_used(&core.mem.ram);
         back_end.start(&core.mem.ram, features)?;
-        for number in back_end.rings.keys() {
-            back_end.session.kick((*number).into())?;
-        }
+        back_end.kick_all()?;
         Ok(true)
     }
 }

@@ -121,6 +121,11 @@ impl<T: Clone> DeviceWindow<T> {
         Ok(())
     }
 
+    /// Whether another back-end is awaited.
+    pub fn is_held(&self) -> bool {
+        self.held
+    }
+
     /// Whether the rings run.
     pub fn is_started(&self) -> bool {
         self.started.is_some()

@@ -124,14 +124,16 @@ impl Session {
         })
     }
 
-    /// Stops rings; the back-end touches them no more.
-    pub fn stop(&mut self, rings: &[RingPlace]) -> Result<(), WindowError> {
+    /// Stops rings; the back-end touches them no more. For each, the index of the next chain that it would take.
+    pub fn stop(&mut self, rings: &[RingPlace]) -> Result<Vec<u16>, WindowError> {
         let Session { socket, device, frontend, .. } = self;
         within_limit(socket, device, || {
-            rings.iter().try_for_each(|ring| {
+            let stop = |ring: &RingPlace| {
                 frontend.set_vring_enable(ring.queue, false).map_err(refused(device, "SET_VRING_ENABLE"))?;
-                frontend.get_vring_base(ring.queue).map(drop).map_err(refused(device, "GET_VRING_BASE"))
-            })
+                let base = frontend.get_vring_base(ring.queue).map_err(refused(device, "GET_VRING_BASE"))?;
+                Ok(base as u16)
+            };
+            rings.iter().map(stop).collect()
         })
     }
 

@@ -30,9 +30,14 @@ impl Core {
     pub fn swapped(&mut self, outcome: swap::Outcome) -> Result<(), String> {
         let swap::Outcome { ticket, device, result } = outcome;
         match result {
-            Ok(()) => {
+            Ok(swap::Connection::OfAnother) => {
+                self.done_tickets.push(ticket);
+                self.swap_is_over(ticket)
+            }
+            Ok(connection) => {
                 self.lost.remove(&device);
-                self.send_control(ticket, Control::Reconnect { device })
+                let goes_on = connection == swap::Connection::GoesOn;
+                self.send_control(ticket, Control::Reconnect { device, goes_on })
             }
             Err(swap::Failure { why, lost }) => {
                 if lost {
@@ -52,6 +57,11 @@ impl Core {
             self.control(Control::Continue)?;
         }
         Ok(())
+    }
+
+    /// Whether a request has failed, and nobody was told yet.
+    pub fn has_failed(&self, ticket: Ticket) -> bool {
+        self.failures.iter().any(|(failed, _)| *failed == ticket)
     }
 
     /// The streams as they are now.
