@@ -28,12 +28,17 @@ pub fn make_qcow2(lab: &Lab, name: &str) {
     assert!(made.success());
 }
 
-/// Starts the guest with a job and more options.
+/// Starts the guest with a job and more options; a reset ends it.
 pub fn start(lab: &Lab, guests: &Path, job: &str, more: &str) -> Child {
+    start_rebooting(lab, guests, job, &format!("-no-reboot {more}"))
+}
+
+/// The same, but a reset is one.
+pub fn start_rebooting(lab: &Lab, guests: &Path, job: &str, more: &str) -> Child {
     let (kernel, initrd) = (guests.join(CLOUD), guests.join(IO_INITRD));
     let append = format!("console=ttyS0 quiet panic=-1 job={job}");
     let mut words = vec!["-kernel", kernel.to_str().unwrap(), "-initrd", initrd.to_str().unwrap()];
-    words.extend(["-append", &append, "-m", "256", "-display", "none", "-no-reboot", "-serial", "stdio"]);
+    words.extend(["-append", &append, "-m", "256", "-display", "none", "-serial", "stdio"]);
     words.extend(more.split_whitespace());
     lab.start_words(&words)
 }

@@ -135,10 +135,10 @@ impl Children {
         self.leaving.push((member, Instant::now() + DEVICE_FINISH_TIMEOUT));
     }
 
-    /// Whether a process that was told to end has not done so yet.
-    pub fn is_leaving(&mut self, pid: i32) -> bool {
+    /// Whether one of these, which were told to end, has not done so yet.
+    pub fn are_leaving(&mut self, pids: &[i32]) -> bool {
         self.reap_leaving();
-        self.leaving.iter().any(|(member, _)| member.pid() == pid)
+        self.leaving.iter().any(|(member, _)| pids.contains(&member.pid()))
     }
 
     fn reap_leaving(&mut self) {
@@ -264,7 +264,7 @@ mod tests {
         add(&mut children, Role::Device, "device process a", "kill -9 $$");
         let pids: Vec<i32> = children.members.iter().map(Member::pid).collect();
         children.begin_to_end(pids[0]);
-        while children.is_leaving(pids[0]) {
+        while children.are_leaving(&pids[..1]) {
             std::thread::sleep(Duration::from_millis(1));
         }
         assert!(kill(Pid::from_raw(pids[0]), None).is_err());

@@ -51,7 +51,7 @@ enum Stage {
     /// The new process opens what it needs, until then.
     Starting(Starting, Instant),
     /// It is ready, and the one in whose place it comes ends.
-    Replacing(Starting, i32),
+    Replacing(Starting, Vec<i32>),
 }
 
 /// What came of a request.
@@ -98,7 +98,7 @@ pub struct Swapper {
     connected: BTreeSet<u16>,
     pending: Vec<Pending>,
     /// Connections on their way to the vCPU process, by request.
-    connecting: BTreeMap<Ticket, u16>,
+    connecting: BTreeMap<Ticket, (u16, Connection)>,
     /// Disks that get nothing from the guest before they go on after a save or a load.
     waiting: BTreeSet<u16>,
 }
@@ -178,7 +178,7 @@ impl Swapper {
         match result {
             Ok(None) => None,
             Ok(Some(device)) => {
-                self.connecting.insert(ticket, device);
+                self.connecting.insert(ticket, (device, Connection::Same));
                 Some(Outcome { ticket, device, result: Ok(Connection::Same) })
             }
             // Nothing has been touched yet.
@@ -310,7 +310,8 @@ impl Swapper {
                 }
                 Stage::Replacing(starting, old) => {
                     children.begin_to_end(starting.pid);
-                    ending.extend([starting.pid, old]);
+                    ending.push(starting.pid);
+                    ending.extend(old);
                 }
             }
         }
@@ -343,7 +344,7 @@ impl Swapper {
 
     fn check_free(&self, device: u16) -> Result<(), String> {
         let is_pending = self.pending.iter().any(|pending| pending.device == device);
-        if is_pending || self.connecting.values().any(|connecting| *connecting == device) {
+        if is_pending || self.connecting.values().any(|(connecting, _)| *connecting == device) {
             return Err("another back-end is being started for this device".to_owned());
         }
         Ok(())
@@ -392,7 +393,8 @@ impl Swapper {
 
     /// The vCPU process has taken a connection, or has not.
     pub fn ticket_done(&mut self, ticket: Ticket, failed: bool) {
-        if let Some(device) = self.connecting.remove(&ticket)
+        // One that came before the disk waited was taken and not used.
+        if let Some((device, Connection::GoesOn)) = self.connecting.remove(&ticket)
             && !failed
         {
             self.waiting.remove(&device);
@@ -408,12 +410,10 @@ impl Swapper {
                 continue;
             };
             let Pending { ticket, device, others, .. } = pending;
-            let mut connection = Connection::Same;
+            let waits = self.waiting.contains(&device);
+            let connection = if waits { Connection::GoesOn } else { Connection::Same };
             if result.is_ok() {
-                self.connecting.insert(ticket, device);
-                if self.waiting.contains(&device) {
-                    connection = Connection::GoesOn;
-                }
+                self.connecting.insert(ticket, (device, connection));
             }
             let of_others = result.clone().map(|()| Connection::OfAnother);
             outcomes.push(Outcome { ticket, device, result: result.map(|()| connection) });
@@ -433,7 +433,7 @@ impl Swapper {
         loop {
             match &mut pending.stage {
                 Stage::Ending(pids) => {
-                    if pids.iter().any(|pid| children.is_leaving(*pid)) {
+                    if children.are_leaving(pids) {
                         return None;
                     }
                     match self.start(pending, children) {
@@ -452,7 +452,7 @@ impl Swapper {
                             else {
                                 return None;
                             };
-                            pending.stage = Stage::Replacing(starting, ending.first().copied().unwrap_or(0));
+                            pending.stage = Stage::Replacing(starting, ending);
                         }
                         Progress::Starting | Progress::Failed => {
                             children.begin_to_end(starting.pid);
@@ -462,7 +462,7 @@ impl Swapper {
                         }
                     }
                 }
-                Stage::Replacing(_, old) if children.is_leaving(*old) => return None,
+                Stage::Replacing(_, old) if children.are_leaving(old) => return None,
                 Stage::Replacing(starting, _) => {
                     let (pid, socket) = (starting.pid, starting.socket.take());
                     let stream = pending.stream.take();

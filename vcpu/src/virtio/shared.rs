@@ -76,15 +76,16 @@ impl SharedBackEnd {
         Ok(())
     }
 
-    /// Lets it stand still, and notes where in its rings.
-    fn pause(&mut self) -> Result<(), WindowError> {
-        if self.is_active() {
-            let places: Vec<_> = self.rings.values().map(|running| running.place).collect();
-            let bases = self.session.stop(&places)?;
-            self.rings.values_mut().zip(bases).for_each(|(running, base)| running.place.base = base);
-            self.paused = true;
+    /// Lets it stand still, and notes where in its rings; false: it is gone, and nobody knows.
+    fn pause(&mut self) -> Result<bool, WindowError> {
+        if !self.is_active() {
+            return Ok(true);
         }
-        Ok(())
+        self.paused = true;
+        let places: Vec<_> = self.rings.values().map(|running| running.place).collect();
+        let Some(bases) = self.session.stop(&places)? else { return Ok(false) };
+        self.rings.values_mut().zip(bases).for_each(|(running, base)| running.place.base = base);
+        Ok(true)
     }
 
     /// Lets it go on where it stands.
@@ -251,8 +252,16 @@ impl Service {
     /// Lets all of them stand still: when this returns they touch RAM no more. The device that has taken requests which it has not
     /// answered, if there is one: nobody knows of them when its rings go on elsewhere.
     pub fn pause_shared(&mut self, core: &mut Core) -> Result<Option<DeviceIndex>, WindowError> {
-        self.shared.values_mut().try_for_each(SharedBackEnd::pause)?;
+        let mut gone = None;
+        for (device, back_end) in &mut self.shared {
+            if !back_end.pause()? {
+                gone = Some(*device);
+            }
+        }
         self.watch_shared(core)?;
+        if gone.is_some() {
+            return Ok(gone);
+        }
         let ram = &core.mem.ram;
         let is_ahead = |running: &Running| running.watch.base(ram) != Ok(running.place.base);
         let paused = self.shared.iter().filter(|(_, back_end)| back_end.paused);

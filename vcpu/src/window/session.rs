@@ -17,7 +17,7 @@ use std::time::Duration;
 use vhost::vhost_user::message::{
     VhostUserConfigFlags, VhostUserHeaderFlag, VhostUserProtocolFeatures, VhostUserVirtioFeatures,
 };
-use vhost::vhost_user::{Frontend, VhostUserFrontend};
+use vhost::vhost_user::{Error as PeerError, Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
@@ -97,7 +97,7 @@ impl Session {
         })
     }
 
-    /// Shares memory and starts the rings.
+    /// Shares memory and starts the rings. A back-end that is gone has none that run: it is the broker's to say what comes of that.
     pub fn start(
         &mut self,
         features: u64,
@@ -107,34 +107,38 @@ impl Session {
         let Session { socket, device, frontend, calls, kicks, .. } = self;
         let refused = |request| refused(device, request);
         let features = features | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
-        within_limit(socket, device, || {
+        let started = within_limit(socket, device, || {
             frontend.set_features(features).map_err(refused("SET_FEATURES"))?;
             frontend.set_mem_table(memory).map_err(refused("SET_MEM_TABLE"))?;
             rings.iter().try_for_each(|ring| {
                 start_ring(frontend, device, ring, &calls[ring.queue], &kicks[ring.queue])
             })
-        })
+        });
+        unless_gone(started).map(drop)
     }
 
     /// Starts one more ring, after `start`.
     pub fn start_ring(&mut self, ring: &RingPlace) -> Result<(), WindowError> {
         let Session { socket, device, frontend, calls, kicks, .. } = self;
-        within_limit(socket, device, || {
+        let started = within_limit(socket, device, || {
             start_ring(frontend, device, ring, &calls[ring.queue], &kicks[ring.queue])
-        })
+        });
+        unless_gone(started).map(drop)
     }
 
-    /// Stops rings; the back-end touches them no more. For each, the index of the next chain that it would take.
-    pub fn stop(&mut self, rings: &[RingPlace]) -> Result<Vec<u16>, WindowError> {
+    /// Stops rings; the back-end touches them no more. For each, the index of the next chain that it would take; none if the
+    /// back-end is gone.
+    pub fn stop(&mut self, rings: &[RingPlace]) -> Result<Option<Vec<u16>>, WindowError> {
         let Session { socket, device, frontend, .. } = self;
-        within_limit(socket, device, || {
+        let stopped = within_limit(socket, device, || {
             let stop = |ring: &RingPlace| {
                 frontend.set_vring_enable(ring.queue, false).map_err(refused(device, "SET_VRING_ENABLE"))?;
                 let base = frontend.get_vring_base(ring.queue).map_err(refused(device, "GET_VRING_BASE"))?;
                 Ok(base as u16)
             };
             rings.iter().map(stop).collect()
-        })
+        });
+        unless_gone(stopped)
     }
 
     /// Tells the back-end of new requests in `queue`.
@@ -191,6 +195,27 @@ fn within_limit<T>(
 
 fn refused<'a>(device: &'a str, request: &'static str) -> impl Fn(vhost::Error) -> WindowError + 'a {
     move |source| WindowError::Handshake { device: device.to_string(), request, source }
+}
+
+/// A back-end may be gone at any moment, when a monitor wants another one or by itself. Then this is no error here: the broker
+/// sees it too, and stops the machine or ends the run.
+fn unless_gone<T>(result: Result<T, WindowError>) -> Result<Option<T>, WindowError> {
+    match result {
+        Err(WindowError::Handshake {
+            device,
+            request,
+            source:
+                vhost::Error::VhostUserProtocol(
+                    source @ (PeerError::SocketBroken(_)
+                    | PeerError::Disconnected
+                    | PeerError::PartialMessage),
+                ),
+        }) => {
+            tracing::debug!("{device}: {request}: {source}");
+            Ok(None)
+        }
+        result => result.map(Some),
+    }
 }
 
 /// Features that the back-end offers, and whether it has a configuration space.
