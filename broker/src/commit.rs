@@ -87,18 +87,9 @@ pub(crate) fn check_base(recorded: &DiskIdentity) -> Result<(), CliError> {
 /// Lets the block program merge; returns the bytes it has copied and those it has made zero.
 fn merge(disk: &DiskIdentity, layer: &Path) -> Result<(u64, u64), RunError> {
     let id = &disk.id;
-    let words = ["device", "block"].map(str::to_owned).into_iter();
-    let spawn = Spawn {
-        arguments: words
-            .chain(["--commit-chain".to_owned(), layer.display().to_string()])
-            .chain([disk.path.clone(), disk.format.clone()])
-            .collect(),
-        environment: vec![],
-        keep: vec![],
-        keep_inherited: vec![],
-        stdio: false,
-        death_signal: Signal::SIGTERM,
-    };
+    let words = ["device", "block", "--commit-chain"].map(str::to_owned).into_iter();
+    let words = words.chain([layer.display().to_string(), disk.path.clone(), disk.format.clone()]);
+    let spawn = Spawn::tool(words.collect(), Signal::SIGTERM);
     let child = host("start the block program", spawn.start_piped(Path::new(".")))?;
     let output = host("wait for the block program", child.wait_with_output())?;
     let said = String::from_utf8_lossy(&output.stderr);

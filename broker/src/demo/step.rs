@@ -74,15 +74,8 @@ impl Stage<'_> {
         mut screen: Option<&mut Screen>,
     ) -> Result<Done, DemoError> {
         let start = Instant::now();
-        let spawn = Spawn {
-            arguments: words.iter().map(|word| (*word).to_owned()).collect(),
-            environment: vec![],
-            keep: vec![],
-            keep_inherited: vec![],
-            stdio: false,
-            // It ends in order, with its own children.
-            death_signal: Signal::SIGTERM,
-        };
+        // It ends in order, with its own children.
+        let spawn = Spawn::tool(words.iter().map(|word| (*word).to_owned()).collect(), Signal::SIGTERM);
         let mut child = host("start a step", spawn.start_piped(self.directory))?;
         let spoken = self.converse(&mut child, script, &mut screen);
         if spoken.is_err() {

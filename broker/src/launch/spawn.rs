@@ -32,6 +32,18 @@ pub struct Spawn<'a> {
 const GROUP_SIGNALS: [libc::c_int; 4] = [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP, libc::SIGTERM];
 
 impl Spawn<'_> {
+    /// With these words and nothing else, and the signal that it gets when this process dies.
+    pub fn tool(arguments: Vec<String>, death_signal: Signal) -> Spawn<'static> {
+        Spawn {
+            arguments,
+            environment: vec![],
+            keep: vec![],
+            keep_inherited: vec![],
+            stdio: false,
+            death_signal,
+        }
+    }
+
     /// Starts this program again with these words.
     ///
     /// The caller must be the main thread: a death signal is sent when the thread that forked ends.

@@ -66,6 +66,9 @@ impl Merging {
 
     fn begin(&mut self, disks: &Disks) {
         let Some((device, frozen)) = disks.longest() else { return };
+        if frozen.len() < BEGIN {
+            return;
+        }
         let sizes: Vec<u64> = frozen.iter().map(|layer| bytes_of(layer)).collect();
         let Some(layers) = how_many(&sizes).and_then(|count| frozen.get(..count)) else { return };
         match start(layers) {
@@ -155,14 +158,7 @@ fn start(layers: &[PathBuf]) -> Result<Child, String> {
     let name = |layer: Option<&PathBuf>| layer.map(|layer| layer.display().to_string()).unwrap_or_default();
     let ends = [name(layers.first()), name(layers.last())];
     let words = ["device", "block", "--merge"].map(str::to_owned).into_iter().chain(ends);
-    let spawn = Spawn {
-        arguments: words.collect(),
-        environment: vec![],
-        keep: vec![],
-        keep_inherited: vec![],
-        stdio: false,
-        death_signal: Signal::SIGKILL,
-    };
+    let spawn = Spawn::tool(words.collect(), Signal::SIGKILL);
     host("start the block program", spawn.start_piped(Path::new("."))).map_err(|error| error.to_string())
 }
 

@@ -191,8 +191,7 @@ fn put_in_place(mut copy: Image, temporary: TempPath, place: &Path) -> io::Resul
     // Nobody writes to it from here on: others may lock it.
     drop(copy);
     temporary.persist_noclobber(place).map_err(|error| error.error)?;
-    let directory = place.parent().unwrap_or(Path::new("."));
-    File::open(directory)?.sync_all()
+    layer::sync_directory(place)
 }
 
 fn make(wanted: &Wanted, size: u64) -> Result<(Image, TempPath), String> {

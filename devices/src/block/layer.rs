@@ -31,10 +31,7 @@ impl BaseName {
 
     /// The same for a layer at `path`: a base beside it, or in a directory there, gets a relative name, so that both may be moved.
     pub fn seen_from(self, layer: &Path) -> BaseName {
-        let directory = match layer.parent() {
-            Some(parent) if parent != Path::new("") => parent,
-            _ => Path::new("."),
-        };
+        let directory = directory_of(layer);
         let base = PathBuf::from(&self.name);
         let directory = std::fs::canonicalize(directory).unwrap_or_default();
         match base.strip_prefix(&directory).ok().and_then(|name| name.to_str()) {
@@ -57,11 +54,7 @@ pub fn create(path: &Path, base: Image, name: &BaseName) -> Result<Image, String
     if std::fs::symlink_metadata(path).is_ok() {
         return Err(format!("cannot make the layer '{}': it exists already", path.display()));
     }
-    let directory = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    let file = tempfile::Builder::new().prefix(".layer-").tempfile_in(directory);
+    let file = tempfile::Builder::new().prefix(".layer-").tempfile_in(directory_of(path));
     let (file, temporary) = file.map_err(|error| cannot(&error))?.into_parts();
     lock::lock(&file, path, Use::Write)?;
     let image = format(file, base, name).map_err(|why| cannot(&why))?;
@@ -76,8 +69,7 @@ pub fn create_part(
     below: Option<(Image, BaseName)>,
 ) -> Result<(Image, TempPath), String> {
     let cannot = |error: &dyn std::fmt::Display| format!("cannot make '{}': {error}", place.display());
-    let directory = place.parent().unwrap_or(Path::new("."));
-    let file = tempfile::Builder::new().prefix(".kept-").suffix(".part").tempfile_in(directory);
+    let file = tempfile::Builder::new().prefix(".kept-").suffix(".part").tempfile_in(directory_of(place));
     let (file, temporary) = file.map_err(|error| cannot(&error))?.into_parts();
     let image = match below {
         Some((base, name)) => format(file, base, &name).map_err(|why| cannot(&why))?,
@@ -124,4 +116,13 @@ fn format_alone(file: File, size: u64) -> Result<Image, String> {
     let storage = open::storage(file.try_clone().map_err(error_text)?)?;
     Qcow2::<Storage>::create_builder(storage).size(size).create().map_err(error_text)?;
     Ok(Image::new(open::qcow2(file, None, Use::Write)?))
+}
+/// Where a file is.
+pub fn directory_of(file: &Path) -> &Path {
+    file.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."))
+}
+
+/// Makes sure that the name of a file is on disk.
+pub fn sync_directory(file: &Path) -> std::io::Result<()> {
+    std::fs::File::open(directory_of(file))?.sync_all()
 }

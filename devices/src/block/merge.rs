@@ -10,7 +10,6 @@ use super::layer::{self, BaseName};
 use super::lock::Use;
 use super::open::{self, Format};
 use replay::clusters::{CLUSTER, ClusterSet, touched};
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -42,8 +41,7 @@ pub fn merge(top: &Path, bottom: &Path) -> Result<Committed, String> {
     merged.flush(true).map_err(cannot)?;
     drop(merged);
     temporary.persist(top).map_err(|error| cannot(error.error))?;
-    let directory = top.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
-    File::open(directory).and_then(|directory| directory.sync_all()).map_err(cannot)?;
+    layer::sync_directory(top).map_err(cannot)?;
     Ok(done)
 }
 

@@ -5,6 +5,7 @@
 
 use super::commit::{self, CHAIN_MAX, Piece};
 use super::image::Image;
+use super::layer::sync_directory;
 use super::lock::Use;
 use super::open::{self, Format};
 use replay::clusters::{CLUSTER, ClusterSet, touched};
@@ -210,10 +211,6 @@ impl Mark<'_> {
         }
         sync_directory(place).map_err(|error| format!("cannot remove '{}': {error}", place.display()))
     }
-}
-
-fn sync_directory(place: &Path) -> io::Result<()> {
-    File::open(place.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 
 #[cfg(test)]
