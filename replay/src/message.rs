@@ -173,12 +173,19 @@ pub enum Control {
         /// As for `Save`; with an image that fits the state they come back.
         held: Vec<DeviceIndex>,
     },
+    /// Replay: go to the start, which no stored snapshot has: answered by [`Outbound::Loaded`].
+    LoadStart {
+        /// As for `Load`.
+        held: Vec<DeviceIndex>,
+    },
     /// Replay: there is a stored snapshot of this place, which [`Outbound::Fetch`] may ask for.
     Known {
         /// Instructions retired.
         icount: Icount,
         /// Events of the log that were applied.
         events: u64,
+        /// Guest time there.
+        vtime: Vtime,
     },
     /// Replay: pause when the run comes here; once.
     Break {
@@ -292,6 +299,9 @@ pub enum Outbound {
         /// Events of the log that were applied.
         events: u64,
     },
+    /// Replay: the way goes from the start, and the disks of this run have begun later. Answered by [`Control::Load`] or
+    /// [`Control::LoadStart`].
+    FetchStart,
     /// The machine stands still until this back-end answers; none: it has.
     Waiting {
         /// The device.

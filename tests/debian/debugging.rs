@@ -22,8 +22,14 @@ pub fn record_command(lab: &Lab, command: &str) -> Option<String> {
 /// Runs a script of gdb on a replay of `rec` that waits at its beginning and ends with the script; what gdb printed, and its
 /// complaints.
 pub fn debug(lab: &Lab, script: &str) -> (String, String) {
+    debug_recording(lab, "rec", script)
+}
+
+/// The same with another recording.
+pub fn debug_recording(lab: &Lab, recording: &str, script: &str) -> (String, String) {
     lab.write("script", script);
-    let child = lab.start("replay rec -S -gdb unix:g");
+    let _ = std::fs::remove_file(lab.path("g"));
+    let child = lab.start(&format!("replay {recording} -S -gdb unix:g"));
     while !lab.path("g").exists() {
         std::thread::sleep(std::time::Duration::from_millis(10));
     }

@@ -26,6 +26,7 @@ mod networks;
 mod process;
 mod snapshots;
 mod sources;
+mod travel;
 
 use debian::{CLOUD, GENERIC, INITRD, IO_INITRD, guests};
 use lab::Lab;

@@ -7,7 +7,7 @@ use crate::process::Child;
 use crate::{BOOT_PATIENCE, guests, start_io};
 
 /// Waits until the guest has written and read `count` times more.
-fn more_rounds(child: &mut Child, count: usize) {
+pub fn more_rounds(child: &mut Child, count: usize) {
     let rounds = |out: &[u8]| out.windows(6).filter(|window| window == b"round ").count();
     let wanted = rounds(&child.out()) + count;
     child.until("rounds", BOOT_PATIENCE, |out| rounds(out) >= wanted);

@@ -238,6 +238,7 @@ impl Core {
             Outbound::Fetch { icount, events } => {
                 self.desk.news.push_back(News::Fetch { icount: icount.0, events });
             }
+            Outbound::FetchStart => self.desk.news.push_back(News::FetchStart),
             Outbound::Loaded { sequence, error } => self.loaded(sequence, error)?,
             Outbound::Rewind { events } => {
                 self.journal.rewind(&mut self.lane, events).map_err(|error| error.to_string())?;

@@ -282,6 +282,21 @@ impl Swapper {
         self.go_on(ticket, device, children);
     }
 
+    /// Lets a disk of a replay begin elsewhere, by another process; none: at its image.
+    pub fn begin_elsewhere(
+        &mut self,
+        ticket: Ticket,
+        device: u16,
+        top: Option<Top>,
+        children: &mut Children,
+    ) {
+        match top {
+            Some(top) => drop(self.plan.tops.insert(device, top)),
+            None => drop(self.plan.tops.remove(&device)),
+        }
+        self.go_on(ticket, device, children);
+    }
+
     /// Lets a disk that is written in place go on in another process, which notes changes in `changed` and has something to do.
     pub fn begin_upkeep(
         &mut self,

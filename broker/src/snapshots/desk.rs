@@ -53,6 +53,8 @@ pub enum News {
         /// Events applied.
         events: u64,
     },
+    /// A replay wants the state of its start, and disks that begin there.
+    FetchStart,
 }
 
 impl Core {

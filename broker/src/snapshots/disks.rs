@@ -20,6 +20,9 @@ pub const CHAINS: &str = "chains.json";
 /// Most layers of a disk: fewer than the images that its process opens, because there may be some below them.
 const LAYERS_MAX: usize = IMAGES_MAX - 64;
 
+/// Where the disks of a replay begin, by device; none: at the image that they had at power-on.
+pub type Tops = Vec<(u16, Option<Top>)>;
+
 /// One disk's chain.
 #[derive(Clone, Debug)]
 struct Chain {
@@ -62,12 +65,19 @@ pub struct Disks {
     /// Where layers are.
     directory: PathBuf,
     is_replay: bool,
+    /// Where disks begin that do so over a snapshot.
+    starts: BTreeMap<u16, Top>,
 }
 
 impl Disks {
     /// The disks of a run whose snapshots are in `root`.
     pub fn of(plan: &Plan, root: &Path) -> Disks {
-        let mut disks = Disks { root: root.into(), is_replay: plan.mode == Mode::Replay, ..Disks::default() };
+        let mut disks = Disks {
+            root: root.into(),
+            is_replay: plan.mode == Mode::Replay,
+            starts: plan.tops.clone(),
+            ..Disks::default()
+        };
         if let Some(directory) = &plan.layers {
             disks.directory = std::path::absolute(directory).unwrap_or_else(|_| directory.clone());
         }
@@ -108,9 +118,28 @@ impl Disks {
         if self.is_replay { vec![] } else { self.chains.keys().copied().collect() }
     }
 
-    /// Whether a replay can be put to a stored snapshot: its disks only go forward.
-    pub fn has_any(&self) -> bool {
-        !self.chains.is_empty()
+    /// In a replay: where its disks begin at the start.
+    pub fn tops_of_start(&self) -> Tops {
+        self.of_replay(|device, _| Ok(self.starts.get(&device).cloned())).unwrap_or_default()
+    }
+
+    /// In a replay: where its disks begin at a snapshot in the store at `root`. The error is a line for the user.
+    pub fn tops_of(&self, states: &[DiskState], root: &Path) -> Result<Tops, String> {
+        let mut there = self.clone();
+        if self.is_replay {
+            there.take_over(states, root)?;
+        }
+        there.of_replay(|_, chain| {
+            let image = chain.layers.first().cloned();
+            let image =
+                image.ok_or_else(|| format!("drive '{}': the snapshot has no layer of it", chain.id))?;
+            Ok(Some(Top { image, format: "qcow2".into(), layer: None }))
+        })
+    }
+
+    fn of_replay(&self, top: impl Fn(u16, &Chain) -> Result<Option<Top>, String>) -> Result<Tops, String> {
+        let chains = self.chains.iter().filter(|_| self.is_replay);
+        chains.map(|(device, chain)| Ok((*device, top(*device, chain)?))).collect()
     }
 
     /// What the disks hold now, as a snapshot says it.

@@ -10,6 +10,7 @@ use super::disks::Disks;
 use super::kept::{KeptDisks, Target};
 use super::merging::Merging;
 use super::places::{Periodic, Setup};
+use super::travel::Travel;
 use super::work::{self, Fetched, Stored, Worker};
 use crate::hmp::host::{Host as _, RunStatus, Ticket};
 use crate::hmp::session::date_digits;
@@ -19,7 +20,8 @@ use crate::sequence::core::Core;
 use crate::sequence::swap::Swapper;
 use nix::sys::eventfd::EventFd;
 use replay::branch::{Cut, Keeps};
-use replay::handover::{Files, Handover};
+use replay::event::DeviceIndex;
+use replay::handover::Files;
 use replay::manifest::{self, LogPlace};
 use replay::message::Control;
 use replay::setup::Mode;
@@ -92,6 +94,8 @@ pub struct Keeper {
     start_seek: Option<Ticket>,
     /// The machine stands still until the snapshot of its start is made.
     starts_machine: bool,
+    /// Ways of a replay from stored snapshots.
+    pub(super) travel: Travel,
 }
 
 /// The things that a keeper works with.
@@ -102,6 +106,18 @@ pub struct Hands<'a> {
     pub swapper: &'a mut Swapper,
     /// The processes.
     pub children: &'a mut Children,
+}
+
+impl Hands<'_> {
+    /// Lets the machine take a state; the devices `held` then wait for other back-ends. Number of the request.
+    pub(super) fn send_state(&mut self, files: &Files, held: Vec<DeviceIndex>) -> Result<u64, String> {
+        files
+            .send(self.swapper.control_fd())
+            .map_err(|error| format!("cannot hand a state to the vcpu process: {error}"))?;
+        let sequence = self.core.new_ticket();
+        self.core.send_control(sequence, Control::Load { held })?;
+        Ok(sequence)
+    }
 }
 
 impl Keeper {
@@ -133,27 +149,8 @@ impl Keeper {
             made_by_clock: VecDeque::new(),
             start_seek: None,
             starts_machine,
+            travel: Travel::default(),
         }
-    }
-
-    /// In a replay: the places to which it can be put at once.
-    pub fn announce(&self, core: &mut Core) -> Result<(), String> {
-        if self.setup.mode != Mode::Replay || self.disks.has_any() {
-            return Ok(());
-        }
-        for info in self.setup.places.list().0 {
-            self.announce_one(core, &info)?;
-        }
-        Ok(())
-    }
-
-    fn announce_one(&self, core: &mut Core, info: &Info) -> Result<(), String> {
-        let Some(place) = info.place.as_ref().filter(|place| core.passes(place)) else { return Ok(()) };
-        if work::check_fits(info, &self.setup.machine).is_err() {
-            return Ok(());
-        }
-        let ticket = core.new_ticket();
-        core.send_control(ticket, Control::Known { icount: Icount(info.icount), events: place.events })
     }
 
     /// The next moment at which something is due.
@@ -166,7 +163,9 @@ impl Keeper {
         let requests = std::mem::take(&mut hands.core.desk.requests);
         self.queue.extend(requests.into_iter().map(|(ticket, request)| (Origin::Monitor(ticket), request)));
         self.look_at_the_clock();
-        while let Some(news) = hands.core.desk.news.pop_front() {
+        while hands.core.desk.news.front().is_some_and(|news| self.travel.hears(news))
+            && let Some(news) = hands.core.desk.news.pop_front()
+        {
             self.hear(news, hands)?;
         }
         self.poll(hands)?;
@@ -340,6 +339,7 @@ impl Keeper {
             News::Copied { sequence, error } => self.copied(sequence, error),
             News::Loaded { sequence, error } => self.loaded(sequence, error, hands),
             News::Fetch { icount, events } => self.fetch(icount, events, hands),
+            News::FetchStart => self.fetch_start(hands),
         }
     }
 
@@ -375,6 +375,7 @@ impl Keeper {
             self.kept.swapped(device, failure.is_none());
             self.failure = self.failure.take().or(failure);
         }
+        self.travel.ticket_done(ticket, core);
         if self.start_seek.take_if(|seek| *seek == ticket).is_some()
             && self.setup.go_to.as_ref().is_some_and(|(_, runs_on)| *runs_on)
         {
@@ -431,6 +432,7 @@ impl Keeper {
     }
 
     fn loaded(&mut self, of: u64, error: Option<String>, hands: &mut Hands<'_>) -> Result<(), String> {
+        self.travel.loaded(of, error.is_none(), hands);
         let Some((_, Job::Loading { sequence, .. })) = &self.job else { return Ok(()) };
         if *sequence != of {
             return Ok(());
@@ -448,38 +450,6 @@ impl Keeper {
         let Snapshot { info, table, .. } = *snapshot;
         self.base = (store == self.setup.places.own).then_some((table, info.tag));
         Ok(())
-    }
-
-    /// A replay wants a stored snapshot; if it cannot have it, it goes the longer way.
-    fn fetch(&mut self, icount: u64, events: u64, hands: &mut Hands<'_>) -> Result<(), String> {
-        let is_it = |info: &Info| {
-            info.icount == icount && info.place.as_ref().is_some_and(|place| place.events == events)
-        };
-        let found = self.setup.places.list().0.into_iter().find(is_it);
-        let (places, machine) = (self.setup.places.clone(), self.setup.machine.clone());
-        let result = match found {
-            Some(info) => work::fetch(&places, &info.tag, &machine, None, Some(events)),
-            None => Err("a snapshot on the way is gone".to_owned()),
-        };
-        let files = match result {
-            Ok(fetched) => fetched.files,
-            Err(why) => {
-                eprintln!("reprise: {why}; the replay goes on without it");
-                let nothing =
-                    Handover { icount, vtime_ns: 0, events: None, is_partial: false, pages: vec![] };
-                Files::new(&nothing, &[]).map_err(|error| format!("cannot make a memory file: {error}"))?
-            }
-        };
-        self.send_state(&files, hands).map(drop)
-    }
-
-    fn send_state(&mut self, files: &Files, hands: &mut Hands<'_>) -> Result<u64, String> {
-        files
-            .send(hands.swapper.control_fd())
-            .map_err(|error| format!("cannot hand a state to the vcpu process: {error}"))?;
-        let sequence = hands.core.new_ticket();
-        hands.core.send_control(sequence, Control::Load { held: self.changing_disks() })?;
-        Ok(sequence)
     }
 
     /// Looks at threads and disks.
@@ -550,9 +520,7 @@ impl Keeper {
         self.base = None;
         match result {
             Ok(Stored::Yes { snapshot, replaces }) => {
-                if self.setup.mode == Mode::Replay && !self.disks.has_any() {
-                    self.announce_one(hands.core, &snapshot.info)?;
-                }
+                self.announce_one(hands.core, &snapshot.info, self.setup.places.own.root())?;
                 self.base = Some((snapshot.table, tag.clone()));
                 if origin == Origin::Clock {
                     self.made_by_clock.push_back(tag);
@@ -579,7 +547,7 @@ impl Keeper {
         let Fetched { store, snapshot, files } = fetched;
         let targets = self.check_disks(&snapshot.info.disks, store.root())?;
         self.stand_still(hands.core)?;
-        let sequence = self.send_state(&files, hands)?;
+        let sequence = hands.send_state(&files, self.changing_disks())?;
         if self.setup.mode == Mode::Record {
             let info = &snapshot.info;
             let known = info.place.clone().filter(|place| hands.core.knows(place));

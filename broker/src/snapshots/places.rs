@@ -113,14 +113,19 @@ impl Places {
 
     /// All snapshots, and lines about what cannot be read.
     pub fn list(&self) -> (Vec<Info>, Vec<String>) {
-        let (mut found, mut bad): (Vec<Info>, Vec<String>) = (vec![], vec![]);
+        let (found, bad) = self.list_with_stores();
+        (found.into_iter().map(|(info, _)| info).collect(), bad)
+    }
+
+    /// The same, each with where it is.
+    pub fn list_with_stores(&self) -> (Vec<(Info, &Store)>, Vec<String>) {
+        let (mut found, mut bad): (Vec<(Info, &Store)>, Vec<String>) = (vec![], vec![]);
         for store in self.all() {
             match store.list() {
                 Ok((infos, errors)) => {
-                    let new =
-                        infos.into_iter().filter(|info| !found.iter().any(|known| known.tag == info.tag));
-                    let new: Vec<Info> = new.collect();
-                    found.extend(new);
+                    let is_new = |info: &Info| !found.iter().any(|(known, _)| known.tag == info.tag);
+                    let new: Vec<Info> = infos.into_iter().filter(is_new).collect();
+                    found.extend(new.into_iter().map(|info| (info, store)));
                     bad.extend(errors.iter().map(ToString::to_string));
                 }
                 Err(error) => bad.push(error.to_string()),

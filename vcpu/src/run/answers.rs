@@ -165,6 +165,10 @@ impl Machine {
     }
 
     fn compare_offer(&mut self, device: DeviceIndex, recorded: &Event) -> Result<Ready, RunError> {
+        // Before it is there, it says nothing.
+        if let Some(held) = self.service.first_held() {
+            return Ok(Ready::Waiting(held));
+        }
         let of_device =
             |event: &Event| matches!(event, Event::DeviceOffered { device: d, .. } if *d == device);
         Ok(match self.service.offers()?.into_iter().find(of_device) {

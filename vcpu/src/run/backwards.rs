@@ -8,7 +8,7 @@ use super::error::RunError;
 use super::inputs::{Flow, Inputs};
 use super::machine::Machine;
 use super::playback::Playback;
-use super::seek::{Goal, Purpose};
+use super::seek::{Goal, Purpose, Source};
 use crate::gdb::{Back, Told};
 use crate::probe::Quest;
 use crate::snapshot::history::{Moment, Place};
@@ -47,9 +47,16 @@ impl Playback {
         machine.consoles.hide(true);
         (self.paused, self.over) = (false, None);
         self.seek.goal = Some(goal);
-        if let Some(Place { icount, events }) = self.seek.stored_for(machine, &goal) {
+        machine.reached(self.seek.events);
+        if let Some(source) = self.seek.source_for(machine, &goal) {
+            tracing::debug!(?source, target = goal.icount(machine), "a replay fetches a state");
             (self.awaits_state, self.fetching) = (true, true);
-            self.lane.send(&Outbound::Fetch { icount: Icount(icount), events })?;
+            self.lane.send(&match source {
+                Source::Stored(Place { icount, events }) => {
+                    Outbound::Fetch { icount: Icount(icount), events }
+                }
+                Source::Start => Outbound::FetchStart,
+            })?;
             self.lane.ring_doorbell()?;
         } else if let Some(place) = self.seek.start_for(machine, &goal) {
             tracing::debug!(
@@ -70,8 +77,8 @@ impl Playback {
     }
 
     /// How to find what a debugger waits for before a moment.
-    fn look_before(machine: &Machine, end: Moment) -> Goal {
-        match machine.history().and_then(|history| history.last_before(end)) {
+    fn look_before(&self, machine: &Machine, end: Moment) -> Goal {
+        match self.seek.last_before(machine, end) {
             Some(from) => Goal::of_debugger(end, Purpose::Scan(from)),
             None => {
                 let first = machine.history().and_then(|history| history.first()).unwrap_or_default();
@@ -81,10 +88,10 @@ impl Playback {
     }
 
     /// Where a debugger's wish to go back leads, to begin with.
-    fn goal_of(machine: &Machine, back: Back) -> Goal {
+    fn goal_of(&self, machine: &Machine, back: Back) -> Goal {
         let here = machine.core.moment();
         match back {
-            Back::Continue => Playback::look_before(machine, here),
+            Back::Continue => self.look_before(machine, here),
             Back::Step if here.place.icount == 0 => {
                 Goal::of_debugger(Moment::default(), Purpose::Land(Told::Begin))
             }
@@ -102,7 +109,7 @@ impl Playback {
                 self.seek.goal = None;
                 let goal = match machine.core.probe.take_noted() {
                     Some((moment, hit)) => Goal::of_debugger(moment, Purpose::Land(Told::Met(hit))),
-                    None => Playback::look_before(machine, Moment::arrival(from)),
+                    None => self.look_before(machine, Moment::arrival(from)),
                 };
                 self.begin_way(machine, goal)
             }
@@ -121,7 +128,12 @@ impl Playback {
 
     /// Goals, stops and snapshots at this place; a flow if the machine does not go on from here as it is.
     pub(super) fn attend_seek(&mut self, machine: &mut Machine) -> Result<Option<Flow>, RunError> {
-        let back = machine.debugger.take_back().map(|back| Playback::goal_of(machine, back));
+        if machine.history().is_some_and(|history| history.first().is_none()) && machine.is_quiet() {
+            // Whatever is asked for first: there is a way back to here.
+            machine.take_snapshot(self.seek.events)?;
+        }
+        machine.reached(self.seek.events);
+        let back = machine.debugger.take_back().map(|back| self.goal_of(machine, back));
         if let Some(goal) = self.seek.wish.take().or(back) {
             return self.begin_way(machine, goal).map(Some);
         }

@@ -156,7 +156,7 @@ impl Live {
                 return Ok(Flow::Go);
             }
             Control::Load { held } => {
-                self.saves.ask_to_load(sequence, held);
+                self.saves.ask_to_load(machine, sequence, held)?;
                 return Ok(Flow::Go);
             }
             Control::Stop => {
@@ -186,6 +186,7 @@ impl Live {
             Control::Seek { .. }
             | Control::SeekTime { .. }
             | Control::Known { .. }
+            | Control::LoadStart { .. }
             | Control::Break { .. }
             | Control::BreakTime { .. }
             | Control::DeleteBreak { .. } => {

@@ -330,7 +330,11 @@ impl Machine {
 
     /// Keeps snapshots from here on.
     pub fn keep_history(&mut self) {
-        self.history = Some(History::default());
+        let mut history = History::default();
+        if self.service.keeps_answers() {
+            history.disks_begin(Place::default());
+        }
+        self.history = Some(history);
     }
 
     /// The snapshots that are kept.

@@ -59,6 +59,8 @@ pub struct Playback {
     pub(super) awaits_state: bool,
     /// It was asked for on the way to a goal.
     pub(super) fetching: bool,
+    /// It is the start: the broker's request, and devices that then wait for other back-ends.
+    pub(super) start_asked: Option<(u64, Vec<DeviceIndex>)>,
 }
 
 impl Playback {
@@ -80,6 +82,7 @@ impl Playback {
             saves: Saves::default(),
             awaits_state: setup.awaits_state,
             fetching: false,
+            start_asked: None,
         }
     }
 

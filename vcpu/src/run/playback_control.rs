@@ -29,7 +29,7 @@ impl Playback {
                 return Ok(Flow::Go);
             }
             Control::Load { held } => {
-                self.saves.ask_to_load(sequence, held);
+                self.saves.ask_to_load(machine, sequence, held)?;
                 return Ok(Flow::Go);
             }
             Control::Inspect { query } => {
@@ -52,8 +52,12 @@ impl Playback {
             Control::BreakTime { vtime } => drop(self.seek.time_breaks.insert(vtime)),
             Control::DeleteBreak { icount: None } => self.seek.forget_breaks(),
             Control::DeleteBreak { icount: Some(icount) } => drop(self.seek.breaks.remove(&icount.0)),
-            Control::Known { icount, events } => {
-                self.seek.stored.insert(Place { icount: icount.0, events });
+            Control::LoadStart { held } => {
+                self.start_asked = Some((sequence, held));
+                return Ok(Flow::Go);
+            }
+            Control::Known { icount, events, vtime } => {
+                self.seek.stored.insert(Place { icount: icount.0, events }, vtime);
             }
             Control::Quit => return Ok(Flow::Leave),
             Control::Reconnect { device, goes_on } => {

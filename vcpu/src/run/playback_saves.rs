@@ -29,6 +29,13 @@ impl Playback {
     /// Saves and loads that are asked for; a flow if the machine does not go on from here as it is.
     pub(super) fn attend_saves(&mut self, machine: &mut Machine) -> Result<Option<Flow>, RunError> {
         loop {
+            if let Some((sequence, held)) = self.start_asked.take() {
+                let events = machine.return_to_start(&held)?;
+                (self.awaits_state, self.fetching) = (false, false);
+                self.saves.tell_loaded(&mut self.lane, sequence)?;
+                self.jumped(machine, events)?;
+                return Ok(Some(Flow::Again));
+            }
             let has_time = self.paused || self.awaits_state || machine.halted();
             let pages = if has_time { usize::MAX } else { PAGES_AT_ONCE };
             match self.saves.attend(machine, &mut self.lane, Some(self.seek.events), pages)? {

@@ -7,8 +7,9 @@ use super::error::RunError;
 use super::incoming::Incoming;
 use super::machine::Machine;
 use crate::mem::ram::PAGE_SIZE;
+use crate::snapshot::SavedState;
+use crate::snapshot::history::Place;
 use crate::snapshot::whole::WholeState;
-use crate::snapshot::{SavedState, history};
 use replay::event::DeviceIndex;
 use replay::handover::{Files, Handover};
 use std::collections::BTreeSet;
@@ -217,12 +218,40 @@ impl Machine {
 
     /// In a replay: a state was taken that the history does not know; from here on it is one of its places.
     pub fn keep_loaded(&mut self, events: u64) -> Result<(), RunError> {
-        let here = history::Place { icount: self.icount(), events };
         if let Some(history) = &mut self.history {
             history.note_all();
         }
         self.core.probe.moved(events);
-        self.take_snapshot(here.events)
+        self.disks_begin(events);
+        self.take_snapshot(events)
+    }
+
+    /// In a replay: puts the machine to its power-on, with disks that begin there. Events of the log that are applied then.
+    pub fn return_to_start(&mut self, held: &[DeviceIndex]) -> Result<u64, RunError> {
+        let first = self.history().and_then(|history| history.first());
+        let first = first.ok_or_else(|| RunError::Setup("the replay has no way back to its start".into()))?;
+        self.restore_snapshot(first)?;
+        self.service.resume(&mut self.core, vec![], held)?;
+        self.disks_begin(first.events);
+        Ok(first.events)
+    }
+
+    /// In a replay: its disks begin here.
+    fn disks_begin(&mut self, events: u64) {
+        let here = Place { icount: self.icount(), events };
+        if self.service.keeps_answers()
+            && let Some(history) = &mut self.history
+        {
+            history.disks_begin(here);
+        }
+    }
+
+    /// In a replay: it has come here.
+    pub fn reached(&mut self, events: u64) {
+        let here = Place { icount: self.icount(), events };
+        if let Some(history) = &mut self.history {
+            history.reached(here);
+        }
     }
 }
 

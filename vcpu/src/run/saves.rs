@@ -4,6 +4,7 @@ use super::error::RunError;
 use super::machine::Machine;
 use super::save::Taken;
 use replay::event::DeviceIndex;
+use replay::handover::Files;
 use replay::lane::VcpuEnd;
 use replay::message::Outbound;
 use std::collections::VecDeque;
@@ -13,10 +14,10 @@ use std::time::Duration;
 const NAP: Duration = Duration::from_micros(100);
 
 /// One request.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 enum Asked {
     Save { sequence: u64, full: bool, held: Vec<DeviceIndex> },
-    Load { sequence: u64, held: Vec<DeviceIndex> },
+    Load { sequence: u64, held: Vec<DeviceIndex>, files: Files },
 }
 
 /// What came of looking at the requests.
@@ -58,9 +59,17 @@ impl Saves {
         self.asked.push_back(Asked::Save { sequence, full, held });
     }
 
-    /// A state is to be taken; the devices `held` then wait for other back-ends.
-    pub fn ask_to_load(&mut self, sequence: u64, held: Vec<DeviceIndex>) {
-        self.asked.push_back(Asked::Load { sequence, held });
+    /// A state is to be taken; the devices `held` then wait for other back-ends. It is on its way on the control socket, before what
+    /// comes with later messages.
+    pub fn ask_to_load(
+        &mut self,
+        machine: &Machine,
+        sequence: u64,
+        held: Vec<DeviceIndex>,
+    ) -> Result<(), RunError> {
+        let files = machine.receive_state()?;
+        self.asked.push_back(Asked::Load { sequence, held, files });
+        Ok(())
     }
 
     /// How long a machine that stands still may wait before it looks again: something is to be done.
@@ -102,8 +111,7 @@ impl Saves {
                 let pages = self.save(machine, lane, events, (sequence, full, &held))?;
                 Ok(Attended::Saved { pages })
             }
-            Some(Asked::Load { sequence, held }) => {
-                let files = machine.receive_state()?;
+            Some(Asked::Load { sequence, held, files }) => {
                 // What back-ends with RAM are at is not needed any more, but all is compared at once.
                 machine.pause_shared()?;
                 let pages = if machine.has_shared() { usize::MAX } else { pages };

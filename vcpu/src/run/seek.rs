@@ -4,7 +4,7 @@ use super::machine::Machine;
 use crate::gdb::Told;
 use crate::snapshot::history::{Moment, Place};
 use replay::time::Vtime;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Included, Unbounded};
 
 /// Distances before a place at which snapshots are left on the way to it, so that the steps back from it are short.
@@ -101,8 +101,17 @@ pub struct Seek {
     pub events: u64,
     /// What comes from the broker belongs to a place that was left.
     pub discards: bool,
-    /// Places of which the broker has a snapshot.
-    pub stored: BTreeSet<Place>,
+    /// Places of which the broker has a snapshot, and guest time there.
+    pub stored: BTreeMap<Place, Vtime>,
+}
+
+/// A state that the broker has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The stored snapshot of this place.
+    Stored(Place),
+    /// The start.
+    Start,
 }
 
 impl Seek {
@@ -189,15 +198,43 @@ impl Seek {
         (is_behind || Moment::arrival(nearest) > here).then_some(nearest)
     }
 
-    /// The broker's snapshot from which the way is so much shorter that it is worth fetching.
-    pub fn stored_for(&self, machine: &Machine, goal: &Goal) -> Option<Place> {
-        let place = match (goal.target, goal.purpose) {
-            (Target::Moment(moment), Purpose::Monitor(_) | Purpose::Land(_)) => moment.place,
-            (Target::Time(_), _) | (_, Purpose::Scan(_)) => return None,
+    /// What to fetch for the way to a goal: what is out of reach from here, or so much shorter that it is worth it.
+    pub fn source_for(&self, machine: &Machine, goal: &Goal) -> Option<Source> {
+        let history = machine.history()?;
+        if let Purpose::Scan(from) = goal.purpose {
+            let source = if self.stored.contains_key(&from) { Source::Stored(from) } else { Source::Start };
+            return (!history.is_in_reach(from)).then_some(source);
+        }
+        let (stored, known, is_ahead) = match goal.target {
+            Target::Moment(Moment { place, .. }) => {
+                let stored = self.stored.range(..=place).next_back();
+                (stored, history.before(place), self.here(machine) <= place)
+            }
+            Target::Time(vtime) => {
+                let stored = self.stored.iter().rev().find(|(_, at)| **at <= vtime);
+                (stored, history.before_time(vtime), machine.vtime() <= vtime)
+            }
         };
-        let stored = *self.stored.range(..=place).next_back()?;
-        let (here, known) = (self.here(machine), machine.history()?.before(place));
-        let nearest = known.into_iter().chain((here <= place).then_some(here)).max();
-        nearest.is_none_or(|nearest| stored.icount >= nearest.icount.saturating_add(WORTH)).then_some(stored)
+        let nearest = known.into_iter().chain(is_ahead.then(|| self.here(machine))).max();
+        match (stored.map(|(place, _)| *place), nearest) {
+            (Some(stored), Some(nearest)) => {
+                let least = WORTH.max(history.disks_span());
+                let is_worth_it = stored.icount >= nearest.icount.saturating_add(least);
+                is_worth_it.then_some(Source::Stored(stored))
+            }
+            (Some(stored), None) => Some(Source::Stored(stored)),
+            (None, None) => history.has_disks().then_some(Source::Start),
+            (None, Some(_)) => None,
+        }
+    }
+
+    /// The latest place before a moment from which the machine can be run again.
+    pub fn last_before(&self, machine: &Machine, moment: Moment) -> Option<Place> {
+        let history = machine.history()?;
+        history.last_before(moment).or_else(|| {
+            let stored = self.stored.range(..moment.place).next_back().map(|(place, _)| *place);
+            let first = history.first().filter(|first| Moment::arrival(*first) < moment);
+            stored.or(first).filter(|_| history.has_disks())
+        })
     }
 }

@@ -37,10 +37,10 @@ impl Moment {
 const BUDGET_BYTES: usize = 512 << 20;
 /// Instructions between two snapshots of a run that goes forward: about 100 ms of replay.
 const SPACING: u64 = 20_000_000;
-/// Snapshots kept in each octave of distance from the present, on either side of it.
-const PER_OCTAVE: usize = 3;
-/// Distances below this are one octave.
+/// Distances from the present below this are one octave.
 const NEAR: u64 = 1 << 11;
+/// Snapshots kept in an octave: it is that many stretches long, and the first one of each is.
+const PER_OCTAVE: u64 = 4;
 
 /// Snapshots of one replay, all in memory.
 #[derive(Debug, Default)]
@@ -51,6 +51,9 @@ pub struct History {
     written: BTreeSet<u64>,
     /// The snapshot from which the machine has come here.
     base: Option<Place>,
+    /// From where to where the disks of this run have gone, if there are any: they only go forward, so from a snapshot elsewhere they
+    /// would not know how to go on.
+    reach: Option<(Place, Place)>,
 }
 
 impl History {
@@ -73,17 +76,47 @@ impl History {
         self.snapshots.range(after).next().map(|(place, _)| *place)
     }
 
-    /// The latest snapshot at or before a place.
-    pub fn before(&self, place: Place) -> Option<Place> {
-        self.snapshots.range(..=place).next_back().map(|(place, _)| *place)
+    /// There are disks, and they begin at `place`.
+    pub fn disks_begin(&mut self, place: Place) {
+        self.reach = Some((place, place));
     }
 
-    /// The latest snapshot before a moment.
+    /// The machine has come to `here`, and its disks with it, unless they were there before.
+    pub fn reached(&mut self, here: Place) {
+        if let Some((_, to)) = &mut self.reach {
+            *to = here.max(*to);
+        }
+    }
+
+    /// Whether the machine can go on from a snapshot of this place with the disks that it has.
+    pub fn is_in_reach(&self, place: Place) -> bool {
+        self.reach.is_none_or(|(from, to)| (from..=to).contains(&place))
+    }
+
+    /// Whether there are disks, which are not in reach of all places.
+    pub fn has_disks(&self) -> bool {
+        self.reach.is_some()
+    }
+
+    /// Instructions between the first and the last place in reach: what is given up when disks begin elsewhere.
+    pub fn disks_span(&self) -> u64 {
+        self.reach.map_or(0, |(from, to)| to.icount - from.icount)
+    }
+
+    /// Snapshots in reach up to a place, the latest first.
+    fn up_to(&self, place: Place) -> impl Iterator<Item = (Place, &SavedState)> {
+        let snapshots = self.snapshots.range(..=place).rev().map(|(place, state)| (*place, state));
+        snapshots.filter(|(place, _)| self.is_in_reach(*place))
+    }
+
+    /// The latest snapshot at or before a place, in reach.
+    pub fn before(&self, place: Place) -> Option<Place> {
+        self.up_to(place).next().map(|(place, _)| place)
+    }
+
+    /// The latest snapshot before a moment, in reach.
     pub fn last_before(&self, moment: Moment) -> Option<Place> {
-        self.before(moment.place).filter(|&found| Moment::arrival(found) < moment).or_else(|| {
-            let earlier = self.snapshots.range(..moment.place).next_back();
-            earlier.map(|(place, _)| *place)
-        })
+        self.up_to(moment.place).map(|(place, _)| place).find(|&found| Moment::arrival(found) < moment)
     }
 
     /// The first snapshot.
@@ -91,10 +124,10 @@ impl History {
         self.snapshots.keys().next().copied()
     }
 
-    /// The latest snapshot whose guest time is not after `vtime`.
+    /// The latest snapshot, in reach, whose guest time is not after `vtime`.
     pub fn before_time(&self, vtime: Vtime) -> Option<Place> {
-        let mut places = self.snapshots.iter().rev();
-        places.find(|(_, state)| state.vtime() <= vtime).map(|(place, _)| *place)
+        let last = *self.snapshots.keys().next_back()?;
+        self.up_to(last).find(|(_, state)| state.vtime() <= vtime).map(|(place, _)| place)
     }
 
     /// Whether there is a snapshot of a place.
@@ -152,7 +185,7 @@ impl History {
 
     /// Thins out with distance from `here`, then until the budget holds. The first and the base stay.
     fn thin(&mut self, here: Place) {
-        for place in surplus(self.snapshots.keys().rev().copied(), here) {
+        for place in surplus(self.snapshots.keys().copied(), here) {
             self.forget(place);
         }
         while self.pages.bytes() > BUDGET_BYTES {
@@ -172,13 +205,15 @@ impl History {
             spacing as f64 / (1 + places[index].icount.abs_diff(here.icount)) as f64
         };
         let inner = 1..places.len().saturating_sub(1);
-        let candidates = inner.filter(|&index| Some(places[index]) != self.base);
+        let begin = self.reach.map(|(from, _)| from);
+        let candidates = inner.filter(|&index| ![self.base, begin].contains(&Some(places[index])));
         candidates.min_by(|&a, &b| gap(a).total_cmp(&gap(b))).map(|index| places[index])
     }
 
     fn forget(&mut self, place: Place) {
         let is_first = self.snapshots.keys().next() == Some(&place);
-        if is_first || self.base == Some(place) {
+        let is_first_in_reach = self.reach.is_some_and(|(from, _)| from == place);
+        if is_first || is_first_in_reach || self.base == Some(place) {
             return;
         }
         self.snapshots.remove(&place);
@@ -186,16 +221,17 @@ impl History {
     }
 }
 
-/// Which of `places`, the latest first, are too many at their distance from `here`. Those behind and those ahead are counted
-/// apart: whoever goes back leaves many ahead, and needs the ones before him.
+/// Which of `places`, in their order, are too many at their distance from `here`. Of each stretch the first one stays. Stretches do
+/// not move with `here`, and a long one is made of short ones, so what stays far away was never dropped when it was near.
+/// Those behind and those ahead are counted apart: whoever goes back leaves many ahead, and needs the ones before him.
 fn surplus(places: impl Iterator<Item = Place>, here: Place) -> Vec<Place> {
-    let mut octaves: BTreeMap<(bool, u32), usize> = BTreeMap::new();
+    let mut last = None;
     let is_surplus = |place: &Place| {
         let distance = place.icount.abs_diff(here.icount) / NEAR;
         let octave = u64::BITS - distance.leading_zeros();
-        let kept = octaves.entry((*place > here, octave)).or_default();
-        *kept += 1;
-        *kept > PER_OCTAVE
+        let stretch = (NEAR / PER_OCTAVE / 2).checked_shl(octave).unwrap_or(u64::MAX);
+        let this = Some((*place > here, octave, place.icount / stretch));
+        std::mem::replace(&mut last, this) == this
     };
     places.filter(is_surplus).collect()
 }
@@ -208,24 +244,35 @@ mod tests {
         icounts.map(|icount| Place { icount, events: 0 }).collect()
     }
 
+    /// Snapshots that are left of a run that takes them at these places.
+    fn left_of(run: impl Iterator<Item = u64>) -> Vec<u64> {
+        let mut left: Vec<Place> = vec![];
+        for here in places(run) {
+            left.push(here);
+            let dropped = surplus(left.iter().copied(), here);
+            left.retain(|place| *place == here || !dropped.contains(place));
+        }
+        left.iter().map(|place| place.icount).collect()
+    }
+
     #[test]
-    fn a_run_forward_keeps_a_few_of_each_octave() {
-        let all = places((0..=100).rev().map(|number| number * SPACING));
-        let dropped = surplus(all.iter().copied(), all[0]);
-        let kept: Vec<u64> = all
-            .iter()
-            .filter(|place| !dropped.contains(place))
-            .map(|place| 100 - place.icount / SPACING)
-            .collect();
-        assert_eq!(kept, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 14, 15, 16, 27, 28, 29, 54, 55, 56]);
+    fn a_run_forward_leaves_some_at_every_distance() {
+        let end = 500 * SPACING;
+        let left = left_of((0..=500).map(|number| number * SPACING));
+        assert!(left.len() < 40, "{left:?}");
+        for target in (0..=500).map(|number| number * SPACING) {
+            let before = left.iter().rev().find(|place| **place <= target).unwrap();
+            let most = ((end - target) / 2).max(SPACING);
+            assert!(target - before <= most, "{before} for {target}: {left:?}");
+        }
     }
 
     #[test]
     fn many_snapshots_ahead_cost_none_behind() {
-        let (here, before) = (Place { icount: 80_000_000, events: 0 }, [60_000_000, 0]);
-        let ahead = [103_463_584, 101_000_000, 100_000_000, 99_000_000, 98_000_000];
-        let all = places(ahead.into_iter().chain([here.icount]).chain(before));
+        let (here, before) = (Place { icount: 80_000_000, events: 0 }, [0, 60_000_000]);
+        let ahead = [98_000_000, 98_100_000, 98_200_000, 103_463_584];
+        let all = places(before.into_iter().chain([here.icount]).chain(ahead));
         let dropped = surplus(all.into_iter(), here);
-        assert_eq!(dropped, places([99_000_000, 98_000_000].into_iter()));
+        assert_eq!(dropped, places([98_100_000, 98_200_000].into_iter()));
     }
 }

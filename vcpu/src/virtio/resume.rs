@@ -113,6 +113,11 @@ impl Service {
         back_end.is_some_and(|back_end| back_end.is_held()) || self.is_shared_held(device)
     }
 
+    /// A device that waits for another back-end.
+    pub fn first_held(&self) -> Option<DeviceIndex> {
+        (0..self.back_ends.len() as DeviceIndex).find(|device| self.is_held(*device))
+    }
+
     /// Finds a back-end that offers less than the driver in a saved state uses: device and features.
     pub fn lacking(&self, chipset: &Chipset) -> Option<(DeviceIndex, u64)> {
         for (index, function) in self.functions.iter().enumerate() {

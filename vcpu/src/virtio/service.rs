@@ -506,6 +506,11 @@ impl Service {
         Ok(())
     }
 
+    /// Whether there are any.
+    pub fn keeps_answers(&self) -> bool {
+        self.spools.iter().any(Option::is_some)
+    }
+
     /// The kept answer to a request: bytes written and the whole buffer.
     pub fn kept_answer(&mut self, device: DeviceIndex, tag: Tag) -> Result<Option<Done<Tag>>, WindowError> {
         match &mut self.spools[usize::from(device)] {

@@ -43,9 +43,11 @@ impl Spool {
         new
     }
 
-    /// The guest was put to where it has made this many requests.
+    /// The guest, and the device with it, was put to where it has made this many requests.
     pub fn begin_at(&mut self, frontier: u64) {
-        self.frontier = frontier;
+        // What comes after is answered once more, and what was before is out of the device's reach.
+        self.entries.clear();
+        (self.end, self.frontier) = (0, frontier);
     }
 
     /// Keeps an answer.
