@@ -31,6 +31,7 @@ use crate::snapshots::disks::{Disks, tops_of_start};
 use crate::snapshots::kept::KeptDisks;
 use crate::snapshots::kept_file;
 use crate::snapshots::places::{Places, Setup};
+use crate::snapshots::replayed;
 use crate::snapshots::{Keeper, check_fits};
 use crate::streams::Stream;
 use crate::wiring::Wiring;
@@ -192,6 +193,16 @@ fn begin_at_start(plan: &mut Plan, path: &Path, manifest: &Manifest) -> Result<(
     Ok(())
 }
 
+/// Lets the disks of a replay write to layers beside its snapshots, which keep them then.
+fn keep_disks(plan: &mut Plan, path: &Path, given: Option<&Path>) -> Result<(), RunError> {
+    let places = Places::of(Mode::Replay, Some(path), given)?;
+    match replayed::begin(plan, &places.own) {
+        Ok(layers) => plan.replayed = layers,
+        Err(why) => eprintln!("reprise: warning: {why}; snapshots of this replay keep no disks"),
+    }
+    Ok(())
+}
+
 fn manifest(
     machine: &Machine,
     disks: Vec<DiskIdentity>,
@@ -250,6 +261,11 @@ pub fn replay(options: &Options, path: &Path, snapshot: Option<&str>, show: bool
     warn_of_build(path, &manifest);
     let mut plan = plan(machine, wiring, Mode::Replay, options, manifest.digest_interval)?;
     begin_at_start(&mut plan, path, &manifest)?;
+    if options.snapshot_directory.is_some()
+        || options.icount.record_replay.as_ref().is_some_and(|rr| rr.periodic.is_some())
+    {
+        keep_disks(&mut plan, path, options.snapshot_directory.as_deref())?;
+    }
     run(plan, options, facts, &mut |_| {}, || Ok(Box::new(journal)))
 }
 
@@ -321,6 +337,7 @@ fn plan(
         digest_interval,
         log: log_settings(options)?,
         layers: None,
+        replayed: None,
         tops: BTreeMap::new(),
         upkeep: BTreeMap::new(),
         saves_first: mode == Mode::Record
@@ -441,7 +458,9 @@ fn run(
             on_device_exit,
             signals,
         };
-        Ok(sequence.run(progress))
+        let end = sequence.run(progress);
+        sequence.keeper.leave();
+        Ok(end)
     });
     let result = result.and_then(|end| end);
     terminal.restore();

@@ -277,6 +277,8 @@ pub enum Outbound {
     Saved {
         /// The command's number.
         sequence: u64,
+        /// The disks hold what belongs to the state, and wait. Else, in a replay that was taken back, they are ahead of it.
+        with_disks: bool,
     },
     /// All pages of a saved state are in its file, unless there is an error.
     Copied {

@@ -146,7 +146,7 @@ fn top_arguments(top: &Top, mode: Mode) -> Vec<String> {
         arguments.push(format!("--format={}", top.format));
     }
     arguments.extend(top.layer.as_ref().map(|layer| format!("--layer={}", layer.display())));
-    if mode == Mode::Replay {
+    if mode == Mode::Replay && top.layer.is_none() {
         arguments.push("--snapshot".to_owned());
     }
     arguments

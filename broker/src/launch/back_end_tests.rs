@@ -18,6 +18,7 @@ fn plan(line: &str, mode: Mode) -> Plan {
         digest_interval: 0,
         log: LogSettings::default(),
         layers: (mode == Mode::Record).then(|| "/r/disks.new".into()),
+        replayed: None,
         tops: std::collections::BTreeMap::new(),
         upkeep: std::collections::BTreeMap::new(),
         saves_first: false,

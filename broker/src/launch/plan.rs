@@ -2,6 +2,7 @@
 
 use crate::cli::device::RateLimit;
 use crate::logging::LogSettings;
+use crate::snapshots::kept_file;
 use crate::streams::Stream;
 use replay::machine::Machine;
 use replay::setup::Mode;
@@ -19,6 +20,17 @@ pub struct Top {
     pub format: String,
     /// A layer that is to be made over it.
     pub layer: Option<PathBuf>,
+}
+
+/// Layers of one replay.
+#[derive(Debug)]
+pub struct Replayed {
+    /// Where they are.
+    pub directory: PathBuf,
+    /// In their names: no other run has it.
+    pub run: String,
+    /// Keeps others from removing those that no snapshot names yet.
+    pub lock: kept_file::Lock,
 }
 
 /// What the process of a disk gets besides its image, so that what the disk holds can be kept and had again.
@@ -81,6 +93,8 @@ pub struct Plan {
     pub log: LogSettings,
     /// Where a recording's disks are written.
     pub layers: Option<PathBuf>,
+    /// A replay whose snapshots keep what is on its disks: where its layers are.
+    pub replayed: Option<Replayed>,
     /// Disks that are elsewhere than at their start, by device.
     pub tops: BTreeMap<u16, Top>,
     /// What disks get besides their images, by device.

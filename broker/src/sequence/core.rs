@@ -228,9 +228,9 @@ impl Core {
             Outbound::Note { text } => eprintln!("reprise: {text}"),
             Outbound::Debugger(what) => return self.debugger_says(what),
             Outbound::Waiting { device } => self.waiting_for = device,
-            Outbound::Saved { sequence } => {
+            Outbound::Saved { sequence, with_disks } => {
                 let place = self.journal.place();
-                self.desk.news.push_back(News::Saved { sequence, place });
+                self.desk.news.push_back(News::Saved { sequence, place, with_disks });
             }
             Outbound::Copied { sequence, error } => {
                 self.desk.news.push_back(News::Copied { sequence, error });

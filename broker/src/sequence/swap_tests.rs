@@ -24,6 +24,7 @@ pub(super) fn swapper(line: &str, mode: Mode, pids: BTreeMap<u16, i32>) -> (Swap
         digest_interval: 0,
         log: LogSettings::default(),
         layers: (mode == Mode::Record).then(|| "/nowhere".into()),
+        replayed: None,
         tops: BTreeMap::new(),
         upkeep: BTreeMap::new(),
         saves_first: false,

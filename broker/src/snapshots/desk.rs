@@ -31,6 +31,8 @@ pub enum News {
         sequence: u64,
         /// Place in the log.
         place: Option<LogPlace>,
+        /// What disks hold now belongs to it, and they wait.
+        with_disks: bool,
     },
     /// Its pages are in their file, or why not.
     Copied {

@@ -10,15 +10,23 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 impl Keeper {
-    /// Disks that get other processes at a save and a load.
+    /// Disks that get other processes at a load.
     pub(super) fn changing_disks(&self) -> Vec<u16> {
-        let mut devices = self.disks.changing();
-        devices.extend(self.kept.devices());
-        devices
+        self.disks.changing().into_iter().chain(self.kept.devices()).collect()
     }
 
-    /// The machine's state was noted: what its disks hold now is kept, while they go on. Answers how a snapshot names it.
-    pub(super) fn save_disks(&mut self, hands: &mut Hands<'_>) -> Vec<DiskState> {
+    /// Disks that get other processes at a save.
+    pub(super) fn saved_disks(&self) -> Vec<u16> {
+        self.disks.freezing().into_iter().chain(self.kept.devices()).collect()
+    }
+
+    /// The machine's state was noted: what its disks hold now is kept, while they go on. Answers how a snapshot names it. `with_disks`:
+    /// that is what belongs to the state.
+    pub(super) fn save_disks(&mut self, with_disks: bool, hands: &mut Hands<'_>) -> Vec<DiskState> {
+        if !with_disks || self.disks.freezing().is_empty() && self.kept.is_empty() {
+            let nothing = |state: DiskState| DiskState { layers: None, replayed: None, ..state };
+            return self.disks.states().into_iter().map(nothing).collect();
+        }
         let mut states = self.disks.states();
         self.begin_layers(hands);
         let (works, result) = self.kept.begin_keeping();
@@ -67,7 +75,7 @@ impl Keeper {
 
     /// Lets every disk of a recording go on in a new layer.
     fn begin_layers(&mut self, hands: &mut Hands<'_>) {
-        if !self.disks.change() {
+        if self.disks.freezing().is_empty() {
             return;
         }
         for (device, top) in self.disks.new_layers() {

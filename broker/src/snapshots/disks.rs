@@ -5,7 +5,7 @@
 //! `disks/chains.json` says which layer that is, for `reprise commit`. Long chains are made shorter (`merging`).
 
 use crate::disk_images;
-use crate::launch::plan::{Plan, Top};
+use crate::launch::plan::{Plan, Replayed, Top};
 use replay::device::{DeviceKind, IMAGES_MAX, Image};
 use replay::setup::Mode;
 use replay::store::DiskState;
@@ -65,19 +65,18 @@ pub struct Disks {
     /// Where layers are.
     directory: PathBuf,
     is_replay: bool,
-    /// Where disks begin that do so over a snapshot.
-    starts: BTreeMap<u16, Top>,
+    /// In names of layers, in a replay that keeps some; and the number of the next one.
+    run: Option<(String, u32)>,
 }
 
 impl Disks {
     /// The disks of a run whose snapshots are in `root`.
     pub fn of(plan: &Plan, root: &Path) -> Disks {
-        let mut disks = Disks {
-            root: root.into(),
-            is_replay: plan.mode == Mode::Replay,
-            starts: plan.tops.clone(),
-            ..Disks::default()
-        };
+        let mut disks = Disks { root: root.into(), is_replay: plan.mode == Mode::Replay, ..Disks::default() };
+        if let Some(Replayed { directory, run, .. }) = &plan.replayed {
+            // The first ones are there.
+            (disks.directory, disks.run) = (directory.clone(), Some((run.clone(), 2)));
+        }
         if let Some(directory) = &plan.layers {
             disks.directory = std::path::absolute(directory).unwrap_or_else(|_| directory.clone());
         }
@@ -93,9 +92,14 @@ impl Disks {
                     disks.chains.insert(index as u16, Chain { id, layers, image: path.clone(), format });
                 }
                 (Image::File { path, format }, None) if disks.is_replay => {
-                    let format = format.clone().unwrap_or_default();
-                    let chain = Chain { id, layers: vec![], image: path.clone(), format };
-                    disks.chains.insert(index as u16, chain);
+                    let top = plan.tops.get(&(index as u16));
+                    // Over a snapshot, if it starts from one.
+                    let (image, format) = match top {
+                        Some(Top { image, format, .. }) => (image.clone(), format.clone()),
+                        None => (path.clone(), format.clone().unwrap_or_default()),
+                    };
+                    let layers = top.and_then(|top| top.layer.clone()).into_iter().collect();
+                    disks.chains.insert(index as u16, Chain { id, layers, image, format });
                 }
                 (Image::Memory { .. }, _) if disks.is_replay => {
                     let chain = Chain { id, layers: vec![], image: PathBuf::new(), format: String::new() };
@@ -108,46 +112,84 @@ impl Disks {
         disks
     }
 
-    /// Whether disks get other back-ends at a save and a load.
+    /// Whether disks get other back-ends at a load. In a replay that is `travel`.
     pub fn change(&self) -> bool {
         !self.is_replay && !self.chains.is_empty()
     }
 
     /// Those disks.
     pub fn changing(&self) -> Vec<u16> {
-        if self.is_replay { vec![] } else { self.chains.keys().copied().collect() }
+        if self.change() { self.chains.keys().copied().collect() } else { vec![] }
     }
 
-    /// In a replay: where its disks begin at the start.
-    pub fn tops_of_start(&self) -> Tops {
-        self.of_replay(|device, _| Ok(self.starts.get(&device).cloned())).unwrap_or_default()
+    /// Whether layers are frozen by a save.
+    fn are_layered(&self) -> bool {
+        !self.is_replay || self.run.is_some() && self.chains.values().all(|chain| !chain.layers.is_empty())
     }
 
-    /// In a replay: where its disks begin at a snapshot in the store at `root`. The error is a line for the user.
-    pub fn tops_of(&self, states: &[DiskState], root: &Path) -> Result<Tops, String> {
+    /// Disks that get other back-ends at a save.
+    pub fn freezing(&self) -> Vec<u16> {
+        let full = self.is_replay && self.are_full();
+        if self.are_layered() && !full { self.chains.keys().copied().collect() } else { vec![] }
+    }
+
+    /// The devices.
+    pub fn devices(&self) -> Vec<u16> {
+        self.chains.keys().copied().collect()
+    }
+
+    /// In a replay: as they are at its start.
+    pub fn at_start(&self) -> Disks {
+        let mut there = self.clone();
+        there.chains.values_mut().for_each(|chain| chain.layers.clear());
+        there
+    }
+
+    /// In a replay: as they are at a snapshot in the store at `root`. The error is a line for the user.
+    pub fn at(&self, states: &[DiskState], root: &Path) -> Result<Disks, String> {
         let mut there = self.clone();
         if self.is_replay {
             there.take_over(states, root)?;
         }
-        there.of_replay(|_, chain| {
-            let image = chain.layers.first().cloned();
-            let image =
-                image.ok_or_else(|| format!("drive '{}': the snapshot has no layer of it", chain.id))?;
-            Ok(Some(Top { image, format: "qcow2".into(), layer: None }))
-        })
+        Ok(there)
     }
 
-    fn of_replay(&self, top: impl Fn(u16, &Chain) -> Result<Option<Top>, String>) -> Result<Tops, String> {
-        let chains = self.chains.iter().filter(|_| self.is_replay);
-        chains.map(|(device, chain)| Ok((*device, top(*device, chain)?))).collect()
+    /// In a replay: lets the disks begin as they are `there`; with which images.
+    pub fn begin(&mut self, there: Disks) -> Tops {
+        if !self.is_replay {
+            return vec![];
+        }
+        let left = if self.are_layered() { self.present() } else { vec![] };
+        let is_layered = self.are_layered();
+        let run = self.run.take();
+        *self = Disks { run, ..there };
+        // Its own process has it open until it has ended.
+        left.iter().for_each(|layer| drop(fs::remove_file(layer)));
+        if is_layered {
+            return self.new_layers().into_iter().map(|(device, top)| (device, Some(top))).collect();
+        }
+        let top = |chain: &Chain| match chain.layers.first() {
+            Some(image) => Some(Top { image: image.clone(), format: "qcow2".into(), layer: None }),
+            None if chain.image == Path::new("") => None,
+            None => Some(Top { image: chain.image.clone(), format: chain.format.clone(), layer: None }),
+        };
+        self.chains.iter().map(|(device, chain)| (*device, top(chain))).collect()
+    }
+
+    /// In a replay: removes what no snapshot names.
+    pub fn remove_present(&self) {
+        if self.is_replay && self.are_layered() {
+            self.present().iter().for_each(|layer| drop(fs::remove_file(layer)));
+        }
     }
 
     /// What the disks hold now, as a snapshot says it.
     pub fn states(&self) -> Vec<DiskState> {
         let name = |path: &PathBuf| path.strip_prefix(&self.root).unwrap_or(path).display().to_string();
-        let state = |chain: &Chain| DiskState {
-            id: chain.id.clone(),
-            layers: (!self.is_replay).then(|| chain.layers.iter().map(name).collect()),
+        let state = |chain: &Chain| {
+            let layers = self.are_layered().then(|| chain.layers.iter().map(name).collect());
+            let (layers, replayed) = if self.is_replay { (None, layers) } else { (layers, None) };
+            DiskState { id: chain.id.clone(), layers, replayed }
         };
         self.chains.values().map(state).collect()
     }
@@ -159,7 +201,8 @@ impl Disks {
             let state = states.iter().find(|state| state.id == chain.id);
             let state =
                 state.ok_or_else(|| format!("drive '{}': the snapshot has no such disk", chain.id))?;
-            let layers = state.layers.as_ref().ok_or_else(|| {
+            let replayed = state.replayed.as_ref().filter(|_| self.is_replay);
+            let layers = state.layers.as_ref().or(replayed).ok_or_else(|| {
                 format!("drive '{}': the snapshot was made in a replay, which keeps no disks", chain.id)
             })?;
             chain.layers = layers.iter().map(|layer| root.join(layer)).collect();
@@ -209,9 +252,15 @@ impl Disks {
 
     /// For each disk, a new layer over its chain.
     pub fn new_layers(&mut self) -> Vec<(u16, Top)> {
-        let directory = self.directory.clone();
+        let (directory, run) = (self.directory.clone(), &mut self.run);
         let new = |(index, chain): (&u16, &mut Chain)| {
-            let name = |number: u32| directory.join(format!("{}.{number}.qcow2", chain.id));
+            let name = |number: u32| match run {
+                Some((run, next)) => {
+                    *next += 1;
+                    directory.join(format!("{}.{run}.{}.qcow2", chain.id, *next - 1))
+                }
+                None => directory.join(format!("{}.{number}.qcow2", chain.id)),
+            };
             let layer = (1..).map(name).find(|path| !path.exists()).unwrap_or_default();
             let (image, format) = match chain.layers.first() {
                 Some(top) => (top.clone(), "qcow2".to_owned()),
@@ -225,6 +274,9 @@ impl Disks {
 
     /// Writes down at which layer each disk is.
     pub fn write_down(&self) -> Result<(), String> {
+        if self.is_replay {
+            return Ok(());
+        }
         let name = |chain: &Chain| {
             let file = chain.layers.first().and_then(|layer| layer.file_name());
             (chain.id.clone(), file.unwrap_or_default().to_string_lossy().into_owned())

@@ -153,6 +153,11 @@ impl Keeper {
         }
     }
 
+    /// The run is over.
+    pub fn leave(&self) {
+        self.disks.remove_present();
+    }
+
     /// The next moment at which something is due.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.next_periodic
@@ -163,14 +168,17 @@ impl Keeper {
         let requests = std::mem::take(&mut hands.core.desk.requests);
         self.queue.extend(requests.into_iter().map(|(ticket, request)| (Origin::Monitor(ticket), request)));
         self.look_at_the_clock();
-        while hands.core.desk.news.front().is_some_and(|news| self.travel.hears(news))
+        while hands.core.desk.news.front().is_some_and(|news| self.travel.hears(news, self.swaps.is_empty()))
             && let Some(news) = hands.core.desk.news.pop_front()
         {
             self.hear(news, hands)?;
         }
         self.poll(hands)?;
-        self.merging.attend(&mut self.disks, self.swaps.is_empty());
-        while self.job.is_none() && !self.waits_for_room() {
+        if self.setup.mode != Mode::Replay {
+            // There, layers of the recording are among them.
+            self.merging.attend(&mut self.disks, self.swaps.is_empty());
+        }
+        while self.job.is_none() && self.travel.is_settled() && !self.waits_for_room() {
             let Some((origin, request)) = self.queue.pop_front() else { break };
             let begun = match request {
                 Request::Save(tag) => self.begin_save(tag, hands.core),
@@ -193,7 +201,7 @@ impl Keeper {
     /// A save comes next, and layers are being merged so that there is room for it.
     fn waits_for_room(&self) -> bool {
         let saves = matches!(self.queue.front(), Some((_, Request::Save(_) | Request::Create(_))));
-        saves && self.disks.are_full() && self.merging.is_hopeful()
+        saves && self.setup.mode != Mode::Replay && self.disks.are_full() && self.merging.is_hopeful()
     }
 
     /// Lets the machine run once the snapshot of its start is made, or there is none to make.
@@ -245,7 +253,7 @@ impl Keeper {
         }
         self.kept.prepare()?;
         let sequence = core.new_ticket();
-        core.send_control(sequence, Control::Save { full: !builds_on, held: self.changing_disks() })?;
+        core.send_control(sequence, Control::Save { full: !builds_on, held: self.saved_disks() })?;
         if !builds_on {
             self.base = None;
         }
@@ -335,7 +343,7 @@ impl Keeper {
 
     fn hear(&mut self, news: News, hands: &mut Hands<'_>) -> Result<(), String> {
         match news {
-            News::Saved { sequence, place } => self.saved(sequence, place, hands),
+            News::Saved { sequence, place, with_disks } => self.saved(sequence, (place, with_disks), hands),
             News::Copied { sequence, error } => self.copied(sequence, error),
             News::Loaded { sequence, error } => self.loaded(sequence, error, hands),
             News::Fetch { icount, events } => self.fetch(icount, events, hands),
@@ -343,7 +351,12 @@ impl Keeper {
         }
     }
 
-    fn saved(&mut self, of: u64, place: Option<LogPlace>, hands: &mut Hands<'_>) -> Result<(), String> {
+    fn saved(
+        &mut self,
+        of: u64,
+        (place, with_disks): (Option<LogPlace>, bool),
+        hands: &mut Hands<'_>,
+    ) -> Result<(), String> {
         let mut got = Files::receive(hands.swapper.control_fd())
             .map_err(|error| format!("cannot take a state from the vcpu process: {error}"))?;
         let (handover, _) = got.read()?;
@@ -351,7 +364,7 @@ impl Keeper {
             Some((_, Job::Saving { sequence, .. })) if *sequence == of => {}
             _ => return Ok(()),
         }
-        let states = self.save_disks(hands);
+        let states = self.save_disks(with_disks, hands);
         let Some((_, Job::Saving { tag, info, files, .. })) = &mut self.job else { return Ok(()) };
         *info = Some(Box::new(Info {
             tag: tag.clone(),
@@ -432,7 +445,7 @@ impl Keeper {
     }
 
     fn loaded(&mut self, of: u64, error: Option<String>, hands: &mut Hands<'_>) -> Result<(), String> {
-        self.travel.loaded(of, error.is_none(), hands);
+        self.travel.loaded((of, error.is_none()), &mut self.disks, hands);
         let Some((_, Job::Loading { sequence, .. })) = &self.job else { return Ok(()) };
         if *sequence != of {
             return Ok(());

@@ -151,7 +151,7 @@ impl KeptDisks {
             Some(Doing::Restoring(_)) | None => None,
         };
         let states = self.disks.values();
-        states.map(|disk| DiskState { id: disk.id.clone(), layers: state(disk) }).collect()
+        states.map(|disk| DiskState { id: disk.id.clone(), layers: state(disk), replayed: None }).collect()
     }
 
     /// Whether all is kept that was begun to be kept; none: not yet. The error is a line for the user.

@@ -13,6 +13,7 @@ pub mod kept;
 pub mod kept_file;
 mod merging;
 pub mod places;
+pub mod replayed;
 mod travel;
 mod work;
 

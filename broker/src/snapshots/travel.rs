@@ -4,7 +4,7 @@
 //! The vCPU process takes the state, holds the disks, and goes on with the new ones.
 
 use super::desk::News;
-use super::disks::Tops;
+use super::disks::Disks;
 use super::keeper::{Hands, Keeper};
 use super::work;
 use crate::hmp::host::{Host as _, Ticket};
@@ -20,22 +20,30 @@ use std::path::Path;
 /// What is on its way.
 #[derive(Debug, Default)]
 pub struct Travel {
-    /// Where disks begin when the state of this request is taken.
-    next: Option<(u64, Tops)>,
+    /// How disks are when the state of this request is taken.
+    next: Option<(u64, Disks)>,
     /// Disks that are getting other processes.
     moving: BTreeSet<Ticket>,
 }
 
 impl Travel {
-    /// One way after the other: a disk must not go on where it was to begin before this.
-    pub fn hears(&self, news: &News) -> bool {
-        self.moving.is_empty() || !matches!(news, News::Fetch { .. } | News::FetchStart)
+    /// Nothing is on its way.
+    pub fn is_settled(&self) -> bool {
+        self.next.is_none() && self.moving.is_empty()
     }
 
-    /// The machine has taken a state, or not.
-    pub fn loaded(&mut self, sequence: u64, taken: bool, hands: &mut Hands<'_>) {
-        let Some((_, tops)) = self.next.take_if(|(of, _)| *of == sequence) else { return };
-        for (device, top) in tops.into_iter().filter(|_| taken) {
+    /// One thing after the other: a disk must not go on where it was to begin before this. `settled`: no save lets disks go on elsewhere.
+    pub fn hears(&self, news: &News, settled: bool) -> bool {
+        self.moving.is_empty() && settled || !matches!(news, News::Fetch { .. } | News::FetchStart)
+    }
+
+    /// The machine has taken the state of a request, or not.
+    pub fn loaded(&mut self, (sequence, taken): (u64, bool), disks: &mut Disks, hands: &mut Hands<'_>) {
+        let Some((_, there)) = self.next.take_if(|(of, _)| *of == sequence) else { return };
+        if !taken {
+            return;
+        }
+        for (device, top) in disks.begin(there) {
             let ticket = hands.core.new_ticket();
             hands.swapper.begin_elsewhere(ticket, device, top, hands.children);
             self.moving.insert(ticket);
@@ -64,7 +72,8 @@ impl Keeper {
     pub(super) fn announce_one(&self, core: &mut Core, info: &Info, root: &Path) -> Result<(), String> {
         let place = info.place.as_ref().filter(|place| core.passes(place));
         let fits = || {
-            work::check_fits(info, &self.setup.machine).and_then(|()| self.disks.tops_of(&info.disks, root))
+            work::check_fits(info, &self.setup.machine)
+                .and_then(|()| self.disks.at(&info.disks, root).map(drop))
         };
         if let Some(place) = place.filter(|_| self.setup.mode == Mode::Replay)
             && fits().is_ok()
@@ -86,34 +95,34 @@ impl Keeper {
             Some(info) => self.unpack(&info.tag, events),
             None => Err("a snapshot on the way is gone".to_owned()),
         };
-        let (files, tops) = match result {
-            Ok(both) => both,
+        let (files, there) = match result {
+            Ok((files, there)) => (files, Some(there)),
             Err(why) => {
                 eprintln!("reprise: {why}; the replay goes on without it");
                 let nothing =
                     Handover { icount, vtime_ns: 0, events: None, is_partial: false, pages: vec![] };
                 let files = Files::new(&nothing, &[]);
-                (files.map_err(|error| format!("cannot make a memory file: {error}"))?, vec![])
+                (files.map_err(|error| format!("cannot make a memory file: {error}"))?, None)
             }
         };
-        let held = tops.iter().map(|(device, _)| *device).collect();
+        let held = there.as_ref().map(Disks::devices).unwrap_or_default();
         let sequence = hands.send_state(&files, held)?;
-        self.travel.next = Some((sequence, tops));
+        self.travel.next = there.map(|there| (sequence, there));
         Ok(())
     }
 
-    /// A snapshot's state, and where disks begin there.
-    fn unpack(&self, tag: &str, events: u64) -> Result<(Files, Tops), String> {
+    /// A snapshot's state, and how disks are there.
+    fn unpack(&self, tag: &str, events: u64) -> Result<(Files, Disks), String> {
         let fetched = work::fetch(&self.setup.places, tag, &self.setup.machine, None, Some(events))?;
         let Snapshot { info, .. } = &fetched.snapshot;
-        let tops = self.disks.tops_of(&info.disks, fetched.store.root());
-        Ok((fetched.files, tops.map_err(|why| format!("snapshot '{tag}': {why}"))?))
+        let there = self.disks.at(&info.disks, fetched.store.root());
+        Ok((fetched.files, there.map_err(|why| format!("snapshot '{tag}': {why}"))?))
     }
 
     /// A replay goes from its start, and its disks have begun later.
     pub(super) fn fetch_start(&mut self, hands: &mut Hands<'_>) -> Result<(), String> {
-        let tops = self.disks.tops_of_start();
-        let held = tops.iter().map(|(device, _)| *device).collect();
+        let there = self.disks.at_start();
+        let held = there.devices();
         let sequence = match self.setup.load.clone() {
             // It began at a snapshot. Nothing has been applied there.
             Some(tag) => {
@@ -126,7 +135,7 @@ impl Keeper {
                 sequence
             }
         };
-        self.travel.next = Some((sequence, tops));
+        self.travel.next = Some((sequence, there));
         Ok(())
     }
 }

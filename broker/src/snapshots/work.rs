@@ -85,7 +85,8 @@ pub fn remove_unneeded_images(store: &Store, layers: Vec<PathBuf>, ours: bool) -
         // Nobody knows what it needs.
         return Ok(());
     }
-    let of_disks = snapshots.iter().flat_map(|info| &info.disks).filter_map(|disk| disk.layers.as_ref());
+    let of_disks = snapshots.iter().flat_map(|info| &info.disks);
+    let of_disks = of_disks.flat_map(|disk| disk.layers.iter().chain(&disk.replayed));
     let mut needed = layers;
     needed.extend(of_disks.flatten().map(|layer| store.root().join(layer)));
     kept_file::remove_unneeded(&lock, &directory, &needed, ours)

@@ -52,6 +52,10 @@ pub struct DiskState {
     /// Frozen layers from the top down, relative to the store; then comes the image. None: nothing was kept, because a replay
     /// made the snapshot.
     pub layers: Option<Vec<String>>,
+    /// The same of a snapshot that a replay made, if it keeps layers: of use to replays of its recording. Those of the recording
+    /// have their whole path.
+    #[serde(default)]
+    pub replayed: Option<Vec<String>>,
 }
 
 /// Where a page is.

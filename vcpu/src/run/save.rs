@@ -100,6 +100,11 @@ impl Machine {
         self.service.is_served()
     }
 
+    /// Whether disks have done what the guest has asked for and nothing beyond: in a replay that was taken back they are ahead.
+    pub fn disks_are_here(&self) -> bool {
+        self.service.disks_are_here(&self.core.virtio)
+    }
+
     /// Gives these devices nothing more until they have other back-ends.
     pub fn hold(&mut self, devices: &[DeviceIndex]) -> Result<(), RunError> {
         Ok(self.service.hold(devices)?)

@@ -173,12 +173,13 @@ impl Saves {
             if machine.has_shared() {
                 machine.finish_copying();
             }
-            machine.hold(held)?;
+            let with_disks = machine.disks_are_here();
+            machine.hold(if with_disks { held } else { &[] })?;
             machine.resume_shared()?;
             machine.hand_over(&files)?;
             pages = machine.pages_to_copy();
             self.copying = Some(sequence);
-            lane.send(&Outbound::Saved { sequence })?;
+            lane.send(&Outbound::Saved { sequence, with_disks })?;
         }
         lane.ring_doorbell()?;
         Ok(pages)

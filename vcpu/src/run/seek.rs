@@ -13,6 +13,9 @@ const MARKS: [u64; 8] = [1 << 25, 1 << 23, 1 << 21, 1 << 19, 1 << 17, 1 << 15, 1
 /// Instructions of replay that take longer than fetching a snapshot.
 const WORTH: u64 = 50_000_000;
 
+/// What disks that begin elsewhere give up behind them counts this much less than what is saved: it may not be wanted.
+const LOSS: u64 = 4;
+
 /// Why a replay is on its way to a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
@@ -218,7 +221,7 @@ impl Seek {
         let nearest = known.into_iter().chain(is_ahead.then(|| self.here(machine))).max();
         match (stored.map(|(place, _)| *place), nearest) {
             (Some(stored), Some(nearest)) => {
-                let least = WORTH.max(history.disks_span());
+                let least = WORTH.max(history.disks_span() / LOSS);
                 let is_worth_it = stored.icount >= nearest.icount.saturating_add(least);
                 is_worth_it.then_some(Source::Stored(stored))
             }

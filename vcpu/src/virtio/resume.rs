@@ -96,6 +96,15 @@ impl Service {
         }
     }
 
+    /// Whether devices whose answers are kept have had all requests of the guest and no more.
+    pub fn disks_are_here(&self, virtio: &Virtio) -> bool {
+        let of =
+            |device: usize| self.function_of(device as DeviceIndex).map(|index| &virtio.functions[index]);
+        let spools = self.spools.iter().enumerate();
+        let mut kept = spools.filter_map(|(device, spool)| Some((spool.as_ref()?, of(device)?)));
+        kept.all(|(spool, function)| spool.is_at(function.submitted))
+    }
+
     /// Gives these devices nothing more until they have other back-ends.
     pub fn hold(&mut self, devices: &[DeviceIndex]) -> Result<(), WindowError> {
         for device in devices {

@@ -43,6 +43,11 @@ impl Spool {
         new
     }
 
+    /// Whether the device has had as many requests as a guest that has made this many.
+    pub fn is_at(&self, submitted: u64) -> bool {
+        self.frontier == submitted
+    }
+
     /// The guest, and the device with it, was put to where it has made this many requests.
     pub fn begin_at(&mut self, frontier: u64) {
         // What comes after is answered once more, and what was before is out of the device's reach.
