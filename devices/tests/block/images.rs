@@ -190,13 +190,18 @@ fn locks_keep_others_out_and_others_keep_us_out() {
     // A writer of QEMU's, in the time in which it sleeps.
     let mut words = std::process::Command::new("qemu-io");
     words.args(["-f", "qcow2", "-c", "sleep 20000", "layer"]).current_dir(lab.path(""));
-    let mut holder = words.stdout(std::process::Stdio::null()).spawn().unwrap();
+    words.stdout(std::process::Stdio::null());
+    let mut holder = words.spawn().unwrap();
     let deadline = std::time::Instant::now() + PATIENCE;
     let text = loop {
         // It is open as soon as the locks are there.
         let output = lab.try_tool("qemu-img info layer");
         if !output.status.success() {
             break lab.refused("--image layer");
+        }
+        // The look itself has the image open for a moment, and may have been in its way.
+        if holder.try_wait().unwrap().is_some() {
+            holder = words.spawn().unwrap();
         }
         assert!(std::time::Instant::now() < deadline);
     };
